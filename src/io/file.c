@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Input files: opening, identity, the map, and what the page cache holds of them. */
+#include "io/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "io/io.h"
+#include "io/sigbus.h"
+
+#define DIRECT_MIN (64u << 10) /* bytes; a smaller file is not worth a second descriptor */
+
+static void raise_once(void)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r); /* when refused, a later open says so */
+	}
+}
+
+void ob_file_raise_limit(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, raise_once);
+}
+
+/* Opens a regular file for reading. O_NONBLOCK keeps the open of a FIFO from waiting for a writer;
+ * it must not stay, because io_uring then gives EAGAIN for data that is not cached. */
+static int open_regular(const char *path, int flags, struct stat *st, ob_err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags);
+
+	if (fd < 0 && errno == ENXIO) /* a socket, or a device without a driver */
+		return ob_fail(e, OB_CORRUPT, "%s is not a regular file", path);
+	if (fd < 0)
+		return ob_fail_sys(e, OB_IO, errno, "cannot open %s", path);
+	if (fstat(fd, st)) {
+		ob_fail_sys(e, OB_IO, errno, "cannot examine %s", path);
+	} else if (!S_ISREG(st->st_mode)) {
+		ob_fail(e, OB_CORRUPT, "%s is %s, not a regular file", path,
+			S_ISDIR(st->st_mode)	? "a folder"
+			: S_ISFIFO(st->st_mode) ? "a FIFO"
+						: "a device");
+	} else if (fcntl(fd, F_SETFL, flags)) {
+		ob_fail_sys(e, OB_IO, errno, "cannot set up %s", path);
+	} else {
+		return fd;
+	}
+	close(fd);
+	return -1;
+}
+
+static struct ob_stamp stamp_of(const struct stat *st)
+{
+	return (struct ob_stamp){
+		.dev = st->st_dev,
+		.ino = st->st_ino,
+		.size = (uint64_t)st->st_size,
+		.mtime_ns = (int64_t)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec,
+	};
+}
+
+static bool same_file(const struct ob_stamp *a, const struct ob_stamp *b)
+{
+	return a->dev == b->dev && a->ino == b->ino;
+}
+
+static int map_file(struct ob_file *f, ob_err *e)
+{
+	void *map;
+
+	if (f->stamp.size == 0)
+		return 0;
+	if (f->stamp.size > SIZE_MAX)
+		return ob_fail(e, OB_LIMIT, "%s is larger than this machine's address space",
+			       f->path);
+	map = mmap(NULL, (size_t)f->stamp.size, PROT_READ, MAP_SHARED, f->fd, 0);
+	if (map == MAP_FAILED)
+		return ob_fail_sys(e, OB_IO, errno, "cannot map %s", f->path);
+	f->map = map;
+	ob_sigbus_add(f);
+	return 0;
+}
+
+int ob_file_open(struct ob_file **file, const char *path, ob_err *e)
+{
+	const size_t len = strlen(path) + 1;
+	struct ob_file *f = ob_alloc(sizeof(*f));
+	char *copy = ob_alloc(len);
+	struct stat st;
+
+	if (!f || !copy) {
+		ob_free(copy);
+		ob_free(f);
+		return ob_fail_nomem(e, "input file");
+	}
+	f->path = memcpy(copy, path, len);
+	f->fd_direct = -1;
+	ob_file_raise_limit();
+	f->fd = open_regular(path, 0, &st, e);
+	if (f->fd < 0)
+		goto fail;
+	f->stamp = stamp_of(&st);
+	if (map_file(f, e))
+		goto fail;
+	*file = f;
+	return 0;
+fail:
+	ob_file_close(f);
+	return -1;
+}
+
+void ob_file_close(struct ob_file *f)
+{
+	if (!f)
+		return;
+	if (f->map) {
+		ob_sigbus_remove(f);
+		munmap((void *)(uintptr_t)f->map, (size_t)f->stamp.size);
+	}
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->fd_direct >= 0)
+		close(f->fd_direct);
+	ob_free((void *)(uintptr_t)f->path);
+	ob_free(f);
+}
+
+void ob_file_enable_direct(struct ob_file *f)
+{
+	_Alignas(OB_IO_ALIGN) char block[OB_IO_ALIGN];
+	struct ob_stamp now;
+	struct stat st;
+	int fd;
+
+	if (f->fd_direct >= 0 || f->stamp.size < DIRECT_MIN)
+		return;
+	fd = open_regular(f->path, O_DIRECT, &st, NULL);
+	if (fd < 0)
+		return;
+	now = stamp_of(&st);
+	/* Some file systems take the flag and refuse the transfer. */
+	if (same_file(&now, &f->stamp) && pread(fd, block, sizeof(block), 0) == sizeof(block))
+		f->fd_direct = fd;
+	else
+		close(fd);
+}
+
+/* cachestat(2), Linux 6.5: the C library knows it since glibc 2.39 only. */
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+struct cachestat_range {
+	uint64_t off, len;
+};
+
+struct cachestat_counts {
+	uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+/* For older kernels. Unlike a probing read it starts no read-ahead. */
+static bool all_in_core(const struct ob_file *f, uint64_t off, uint64_t end, uint64_t page)
+{
+	unsigned char in[1024];
+	struct stat st;
+
+	/* The kernel calls everything resident for those who could not write the file. */
+	if (fstat(f->fd, &st))
+		return false;
+	if (st.st_uid != geteuid() && faccessat(AT_FDCWD, f->path, W_OK, AT_EACCESS))
+		return false;
+	while (off < end) {
+		uint64_t n = ob_min_u64(end - off, sizeof(in) * page);
+
+		if (mincore((void *)(uintptr_t)(f->map + off), (size_t)n, in))
+			return false;
+		for (uint64_t i = 0; i < ob_div_up(n, page); i++) {
+			if (!(in[i] & 1))
+				return false;
+		}
+		off += n;
+	}
+	return true;
+}
+
+bool ob_file_cached(const struct ob_file *f, uint64_t off, uint64_t len)
+{
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	const uint64_t end = len < f->stamp.size && off <= f->stamp.size - len ? off + len
+									       : f->stamp.size;
+	struct cachestat_range range;
+	struct cachestat_counts counts;
+
+	if (off >= end)
+		return false;
+	off = ob_round_down(off, page);
+	range.off = off;
+	range.len = end - off;
+	if (syscall(SYS_cachestat, f->fd, &range, &counts, 0) == 0)
+		return counts.cached >= ob_div_up(end - off, page);
+	return all_in_core(f, off, end, page);
+}
+
+int ob_file_read(const struct ob_file *f, void *buf, size_t len, uint64_t off, ob_err *e)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(f->fd, (char *)buf + done, len - done, (off_t)(off + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return ob_fail_sys(e, OB_IO, errno, "cannot read %s at offset %llu",
+					   f->path, (unsigned long long)(off + done));
+		if (n == 0)
+			return ob_fail(e, OB_CHANGED,
+				       "%s ends at byte %llu, before byte %llu that was wanted: it "
+				       "changed while it was read",
+				       f->path, (unsigned long long)(off + done),
+				       (unsigned long long)(off + len));
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int ob_file_slurp(const char *path, size_t max, char **text, size_t *len, ob_err *e)
+{
+	struct ob_file *f;
+	char *buf = NULL;
+	int ret = -1;
+
+	if (ob_file_open(&f, path, e))
+		return -1;
+	if (f->stamp.size > max) {
+		ob_fail(e, OB_LIMIT, "%s has %llu bytes; a file of its kind may have at most %zu",
+			path, (unsigned long long)f->stamp.size, max);
+		goto out;
+	}
+	buf = ob_alloc((size_t)f->stamp.size + 1);
+	if (!buf) {
+		ob_fail_nomem(e, path);
+		goto out;
+	}
+	if (ob_file_read(f, buf, (size_t)f->stamp.size, 0, e))
+		goto out;
+	buf[f->stamp.size] = '\0';
+	*text = buf;
+	*len = (size_t)f->stamp.size;
+	buf = NULL;
+	ret = 0;
+out:
+	ob_free(buf);
+	ob_file_close(f);
+	return ret;
+}
+
+int ob_file_check(const struct ob_file *f, ob_err *e)
+{
+	struct ob_stamp now;
+	struct stat st;
+
+	if (__atomic_load_n(&f->shrunk, __ATOMIC_SEQ_CST))
+		return ob_fail(e, OB_CHANGED,
+			       "a part of %s that was there when it was opened cannot be read any "
+			       "more: it was truncated, or its device fails",
+			       f->path);
+	if (stat(f->path, &st)) {
+		if (errno == ENOENT || errno == ENOTDIR)
+			return ob_fail(e, OB_CHANGED, "%s was removed while it was read", f->path);
+		return ob_fail_sys(e, OB_IO, errno, "cannot examine %s", f->path);
+	}
+	now = stamp_of(&st);
+	if (!same_file(&now, &f->stamp))
+		return ob_fail(e, OB_CHANGED, "%s was replaced while it was read", f->path);
+	if (now.size != f->stamp.size)
+		return ob_fail(e, OB_CHANGED,
+			       "%s changed while it was read: it had %llu bytes and now has %llu",
+			       f->path, (unsigned long long)f->stamp.size,
+			       (unsigned long long)now.size);
+	if (now.mtime_ns != f->stamp.mtime_ns)
+		return ob_fail(e, OB_CHANGED, "%s was written to while it was read", f->path);
+	return 0;
+}
+
+static void advise(const struct ob_file *f, uint64_t off, uint64_t len, int advice)
+{
+	const uint64_t begin = ob_round_down(off, (uint64_t)sysconf(_SC_PAGESIZE));
+
+	/* Only a hint: a refusal changes no result. */
+	if (f->map && ob_in_file(off, len, f->stamp.size))
+		madvise((void *)(uintptr_t)(f->map + begin), (size_t)(off + len - begin), advice);
+}
+
+void ob_file_will_need(const struct ob_file *f, uint64_t off, uint64_t len)
+{
+	advise(f, off, len, MADV_WILLNEED);
+}
+
+void ob_file_drop(const struct ob_file *f, uint64_t off, uint64_t len)
+{
+	advise(f, off, len, MADV_DONTNEED);
+}
+
+int ob_name_check(const char *name, const char *what, ob_err *e)
+{
+	if (!*name || !strcmp(name, ".") || !strcmp(name, "..") || strchr(name, '/'))
+		return ob_fail(e, OB_UNSAFE,
+			       "%s names the file \"%s\"; only a plain name in its own folder is "
+			       "allowed",
+			       what, name);
+	return 0;
+}
