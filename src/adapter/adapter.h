@@ -32,12 +32,12 @@ struct ob_adapter_options {
 
 /* An adapter as opened: container listing and configuration. Given to the readers. */
 struct ob_adapter_file {
-	const char *path;	  /* as given, for messages */
+	const char *path; /* as given, for messages */
 	struct ob_file *file;
 	struct ob_listing list;
-	struct ob_jv *config;	  /* adapter_config.json beside it, or NULL */
-	const char *config_path;  /* NULL without */
-	double scale;		  /* the user's */
+	struct ob_jv *config;	 /* adapter_config.json beside it, or NULL */
+	const char *config_path; /* NULL without */
+	double scale;		 /* the user's */
 	struct ob_arena *arena;
 };
 
@@ -52,17 +52,17 @@ enum ob_change_kind {
 /* One thing an adapter asks for. */
 struct ob_change {
 	enum ob_change_kind kind;
-	const char *path;    /* module path as the adapter spells it */
-	const char *module;  /* the same with all wrapper prefixes removed */
-	const char *param;   /* "weight", "bias" */
-	const char *key;     /* one stored key it came from, for messages */
-	struct ob_view a, b; /* in the orientation named above */
+	const char *path;      /* module path as the adapter spells it */
+	const char *module;    /* the same with all wrapper prefixes removed */
+	const char *param;     /* "weight", "bias" */
+	const char *key;       /* one stored key it came from, for messages */
+	struct ob_view a, b;   /* in the orientation named above */
 	struct ob_shape shape; /* REPLACE: shape of b; LINEAR: stored shape of a (convolutions) */
-	double coeff;	     /* including the user's scale */
-	bool zero;	     /* a factor or the scale is zero: it asks for nothing */
+	double coeff;	       /* including the user's scale */
+	bool zero;	       /* a factor or the scale is zero: it asks for nothing */
 	const uint64_t *index;
 	size_t n_index;
-	uint32_t n_keys;     /* stored keys that this change uses */
+	uint32_t n_keys; /* stored keys that this change uses */
 };
 
 struct ob_reader_result {
@@ -71,11 +71,11 @@ struct ob_reader_result {
 	size_t n_changes;
 	const char **ignored; /* keys that carry nothing to bake (with the reason in parentheses) */
 	size_t n_ignored;
-	const char **note;    /* remarks on the adapter, one sentence each */
+	const char **note; /* remarks on the adapter, one sentence each */
 	size_t n_notes;
-	bool fan_in_fan_out;  /* the file claims [in, out] storage */
-	bool shares_tie;      /* an update of the embedding is meant for a head tied to it too */
-	double alpha;	      /* for inspect; NAN when per module or unknown */
+	bool fan_in_fan_out; /* the file claims [in, out] storage */
+	bool shares_tie;     /* an update of the embedding is meant for a head tied to it too */
+	double alpha;	     /* for inspect; NAN when per module or unknown */
 };
 
 struct ob_adapter_reader {
@@ -94,25 +94,25 @@ struct ob_adapter_info {
 	const char *path, *family;
 	double scale;
 	size_t keys, used, ignored, unused;
-	size_t modules;		/* tensors it edits */
+	size_t modules;		     /* tensors it edits */
 	uint64_t rank_min, rank_max; /* 0 without low-rank changes */
 	double alpha;
-	const char **note;	/* unused keys and other remarks, one sentence each */
+	const char **note; /* unused keys and other remarks, one sentence each */
 	size_t n_notes;
-	const char *names;	/* how they were changed: "model.* -> *", or "as they are" */
+	const char *names; /* how they were changed: "model.* -> *", or "as they are" */
 };
 
 struct ob_tensor_edits {
 	struct ob_edit *edit;
 	size_t n;
-	uint64_t rows, cols;	/* matrix that the edits use; rows may differ from the model's */
-	struct ob_shape shape;	/* of the result (a replacement may resize a vocabulary) */
+	uint64_t rows, cols;   /* matrix that the edits use; rows may differ from the model's */
+	struct ob_shape shape; /* of the result (a replacement may resize a vocabulary) */
 };
 
 /* An output tensor that the model does not store: the head where embeddings become untied. */
 struct ob_extra_tensor {
 	const char *name;
-	uint32_t source; /* tensor of the model */
+	uint32_t source;	      /* tensor of the model */
 	struct ob_tensor_edits edits; /* may be empty: a copy */
 };
 
@@ -132,8 +132,8 @@ struct ob_edits {
 	size_t n_config;
 	struct ob_adapter_info *adapter;
 	size_t n_adapters;
-	size_t n_edited;	 /* tensors (extra ones included) with at least one edit */
-	struct ob_adapter_file **file;	 /* open until ob_edits_free: views point into their maps */
+	size_t n_edited;	       /* tensors (extra ones included) with at least one edit */
+	struct ob_adapter_file **file; /* open until ob_edits_free: views point into their maps */
 	struct ob_arena arena;
 };
 

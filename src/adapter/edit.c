@@ -125,7 +125,7 @@ static bool overlap(const struct ob_edit *x, const struct ob_rect *at, struct ov
 
 /* The sum of the additive edits of a panel; nothing is in it before the first one. */
 struct sum {
-	float *at;	/* [rows, LD] */
+	float *at; /* [rows, LD] */
 	uint32_t rows, cols;
 	bool is_begun;
 };

@@ -21,7 +21,7 @@
  * factor is a view with its strides exchanged. */
 struct ob_view {
 	const struct ob_file *file;
-	uint64_t off;	  /* of element [0,0] in the file */
+	uint64_t off; /* of element [0,0] in the file */
 	enum ob_dtype dtype;
 	uint64_t rows, cols;
 	uint64_t row_stride, col_stride;
@@ -36,13 +36,13 @@ enum ob_edit_kind {
 
 struct ob_edit {
 	enum ob_edit_kind kind;
-	uint32_t adapter;	/* which one, for reports */
-	const char *key;	/* the adapter's module path, for messages */
-	float coeff;		/* user scale x alpha / rank..., computed in double, rounded once */
-	uint64_t row0, n_rows;	/* window of the target */
+	uint32_t adapter;      /* which one, for reports */
+	const char *key;       /* the adapter's module path, for messages */
+	float coeff;	       /* user scale x alpha / rank..., computed in double, rounded once */
+	uint64_t row0, n_rows; /* window of the target */
 	uint64_t col0, n_cols;
 	struct ob_view a, b;
-	const uint64_t *index;	/* REPLACE_ROWS: n_rows row numbers, any order, no duplicates */
+	const uint64_t *index; /* REPLACE_ROWS: n_rows row numbers, any order, no duplicates */
 };
 
 /* A rectangle of the target; w[r * ld + c] is element (row + r, col + c). */

@@ -121,11 +121,10 @@ static double unit_bytes(const char *unit)
 		const char *name;
 		double bytes;
 	} units[] = {
-		{ "", 1 },	   { "B", 1 },
-		{ "K", 1e3 },	   { "KB", 1e3 },     { "KiB", 0x1p10 },
-		{ "M", 1e6 },	   { "MB", 1e6 },     { "MiB", 0x1p20 },
-		{ "G", 1e9 },	   { "GB", 1e9 },     { "GiB", 0x1p30 },
-		{ "T", 1e12 },	   { "TB", 1e12 },    { "TiB", 0x1p40 },
+		{ "", 1 },	   { "B", 1 },	      { "K", 1e3 },	 { "KB", 1e3 },
+		{ "KiB", 0x1p10 }, { "M", 1e6 },      { "MB", 1e6 },	 { "MiB", 0x1p20 },
+		{ "G", 1e9 },	   { "GB", 1e9 },     { "GiB", 0x1p30 }, { "T", 1e12 },
+		{ "TB", 1e12 },	   { "TiB", 0x1p40 },
 	};
 
 	for (size_t i = 0; i < sizeof(units) / sizeof(*units); i++)

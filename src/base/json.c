@@ -105,7 +105,8 @@ static int check_duplicates(const cJSON *object, const char *what, ob_err *e)
 	const cJSON *c;
 	int rc = 0;
 
-	cJSON_ArrayForEach(c, object) {
+	cJSON_ArrayForEach(c, object)
+	{
 		rc = ob_map_add(&keys, c->string, strlen(c->string), 0, e);
 		if (rc == 1) {
 			char shown[200];

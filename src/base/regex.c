@@ -101,13 +101,15 @@ int ob_regex_search(const struct ob_regex *re, const char *s, ob_err *e)
 		return ob_fail_nomem(e, "regular expression");
 	ob_printable(s, subject, sizeof(subject));
 	if (n <= PCRE2_ERROR_UTF8_ERR1 && n >= PCRE2_ERROR_UTF8_ERR21)
-		return ob_fail(e, OB_CORRUPT,
-			       "the name \"%s\" is not UTF-8: the pattern \"%s\" cannot be tried on it",
-			       subject, re->shown);
+		return ob_fail(
+			e, OB_CORRUPT,
+			"the name \"%s\" is not UTF-8: the pattern \"%s\" cannot be tried on it",
+			subject, re->shown);
 	pcre2_get_error_message(n, (PCRE2_UCHAR *)reason, sizeof(reason));
-	return ob_fail(e, OB_LIMIT,
-		       "the pattern \"%s\" gave up on \"%s\" (%s): write it without nested repetition",
-		       re->shown, subject, reason);
+	return ob_fail(
+		e, OB_LIMIT,
+		"the pattern \"%s\" gave up on \"%s\" (%s): write it without nested repetition",
+		re->shown, subject, reason);
 }
 
 void ob_regex_free(struct ob_regex *re)

@@ -19,12 +19,13 @@
 
 /* One stored tensor. Everything belongs to the arena given to open. */
 struct ob_stored {
-	const char *name;   /* UTF-8, NUL-terminated, holds no NUL */
+	const char *name; /* UTF-8, NUL-terminated, holds no NUL */
 	enum ob_dtype dtype;
 	struct ob_shape shape;
 	struct ob_file *file;
-	uint64_t off;	    /* of the first element, in the file */
-	uint64_t len;	    /* bytes; inside the file (checked). With stride: the span from first to last element */
+	uint64_t off; /* of the first element, in the file */
+	uint64_t
+		len; /* bytes; inside the file (checked). With stride: the span from first to last element */
 	const uint64_t *stride; /* per dimension, in elements; NULL: contiguous, row-major */
 };
 
@@ -40,7 +41,7 @@ struct ob_listing {
 };
 
 struct ob_container {
-	const char *name;	 /* "safetensors" */
+	const char *name;	   /* "safetensors" */
 	const char *const *suffix; /* NULL-ended: {".safetensors", NULL} */
 	/* Does the file's beginning look like this container? (f->map, f->stamp.size) */
 	bool (*probe)(const struct ob_file *f);
@@ -67,9 +68,11 @@ struct ob_st_entry {
 /* Bytes of 8 + header, padded with spaces to a multiple of `align` (a power of two >= 8).
  * metadata: "format" comes first, then the others in the order given. OB_LIMIT above 100 MB;
  * OB_UNSUPPORTED for a tensor named "__metadata__". */
-int ob_st_header_size(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta, size_t n_meta, uint64_t align, uint64_t *size, ob_err *e);
+int ob_st_header_size(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta,
+		      size_t n_meta, uint64_t align, uint64_t *size, ob_err *e);
 /* The bytes themselves, in pieces of at most 64 KiB, through put(ctx, data, n, offset). */
 typedef int (*ob_put)(void *ctx, const void *data, size_t n, uint64_t off, ob_err *e);
-int ob_st_header_write(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta, size_t n_meta, uint64_t align, ob_put put, void *ctx, ob_err *e);
+int ob_st_header_write(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta,
+		       size_t n_meta, uint64_t align, ob_put put, void *ctx, ob_err *e);
 
 #endif

@@ -23,12 +23,12 @@ struct ob_stamp {
 };
 
 struct ob_file {
-	const char *path;	/* as the user would name it, for messages; owned */
-	int fd;			/* buffered */
-	int fd_direct;		/* O_DIRECT, or -1 (see ob_file_enable_direct) */
-	struct ob_stamp stamp;	/* at open */
-	const uint8_t *map;	/* whole file, read-only, NULL when empty */
-	volatile int shrunk;	/* set by the fault handler */
+	const char *path;	     /* as the user would name it, for messages; owned */
+	int fd;			     /* buffered */
+	int fd_direct;		     /* O_DIRECT, or -1 (see ob_file_enable_direct) */
+	struct ob_stamp stamp;	     /* at open */
+	const uint8_t *map;	     /* whole file, read-only, NULL when empty */
+	volatile int shrunk;	     /* set by the fault handler */
 	struct ob_file *next_mapped; /* the handler's list */
 };
 

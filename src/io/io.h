@@ -31,18 +31,18 @@ struct ob_io_req {
 	enum ob_io_op op;
 	int fd;
 	void *buf;
-	uint64_t off;	 /* in the file, bytes */
-	uint32_t len;	 /* bytes */
+	uint64_t off; /* in the file, bytes */
+	uint32_t len; /* bytes */
 	/* A READ is complete when at least `min_len` bytes came (direct reads round up past the
 	 * end of the file); bytes behind them are not promised. 0 means len. */
 	uint32_t min_len;
 	/* Set by the backend: */
-	uint32_t done;	 /* bytes transferred */
-	int error;	 /* 0, or a positive errno; ENODATA: the file ended before min_len */
-	void *user;	 /* the caller's */
-	bool once;	 /* the caller's: these pages are not wanted in the cache afterwards */
+	uint32_t done; /* bytes transferred */
+	int error;     /* 0, or a positive errno; ENODATA: the file ended before min_len */
+	void *user;    /* the caller's */
+	bool once;     /* the caller's: these pages are not wanted in the cache afterwards */
 	struct ob_io_req *next; /* the backend's while in flight; links reaped requests */
-	uint32_t retries; /* the backend's */
+	uint32_t retries;	/* the backend's */
 	uint32_t first_max; /* the fault backend's: most bytes of the first transfer; 0, no limit */
 };
 
@@ -84,7 +84,7 @@ struct ob_fault {
 	uint64_t nth;
 	bool sticky;
 	unsigned ops_mask;
-	int error;	   /* positive errno to report, or 0 */
+	int error; /* positive errno to report, or 0 */
 	/* With error 0: transfer this many bytes less at first, at least one (the backend must
 	 * resubmit); on direct descriptors in whole blocks. */
 	uint32_t shorten;

@@ -103,7 +103,8 @@ static bool collect(struct uring_io *u, int64_t deadline)
 		io_uring_get_events(&u->ring);
 	if (io_uring_wait_cqe_timeout(&u->ring, &cqe, ms < 0 ? NULL : &ts))
 		return soon && left;
-	io_uring_for_each_cqe(&u->ring, head, cqe) {
+	io_uring_for_each_cqe(&u->ring, head, cqe)
+	{
 		take(u, io_uring_cqe_get_data(cqe), cqe->res);
 		n++;
 	}

@@ -17,8 +17,8 @@
 #include "base/num.h"
 #include "io/file.h"
 
-static struct ob_file *mapped;	/* newest first */
-static unsigned walkers;	/* handlers inside the list */
+static struct ob_file *mapped; /* newest first */
+static unsigned walkers;       /* handlers inside the list */
 static pthread_mutex_t writers = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction before; /* what was installed when the handler came */
 static uintptr_t page_size;

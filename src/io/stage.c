@@ -34,15 +34,15 @@
 struct stage_file {
 	char *path; /* for messages: where it will be */
 	uint64_t size;
-	int fd;	    /* -1 once it is synced and closed */
+	int fd; /* -1 once it is synced and closed */
 	int fd_direct;
 };
 
 struct ob_stage {
-	char *path;	  /* the final path as given, without slashes at its end */
-	char *dir;	  /* its folder */
-	const char *name; /* its last component */
-	char *hidden;	  /* name of the staging folder */
+	char *path;			/* the final path as given, without slashes at its end */
+	char *dir;			/* its folder */
+	const char *name;		/* its last component */
+	char *hidden;			/* name of the staging folder */
 	int parent, staging, out, lock; /* descriptors or -1 */
 	bool is_file, force, published;
 	struct stage_file *file;

@@ -22,12 +22,31 @@
 /* By the name alone, in any folder. A .bin is taken for weights where its name says so: others are
  * vocabularies and language models of a speech decoder ("5gram.bin"). */
 static const char *const left_out[] = {
-	"*.safetensors", "*.index.json", "*.safetensors.index.*json",
-	"*.pt", "*.pth", "*.ckpt", "*.gguf", "*.npz", "*.h5", "*.msgpack", "*.onnx*", "*.ot",
-	"*model*.bin", "*weights*.bin", "*ggml*.bin", "consolidated*.bin",
-	"adapter_config.json", "adapter_model.*",
-	"training_args.bin", "optimizer.bin", "scheduler.bin", "events.out.*",
-	".git*", ".cache", "__pycache__",
+	"*.safetensors",
+	"*.index.json",
+	"*.safetensors.index.*json",
+	"*.pt",
+	"*.pth",
+	"*.ckpt",
+	"*.gguf",
+	"*.npz",
+	"*.h5",
+	"*.msgpack",
+	"*.onnx*",
+	"*.ot",
+	"*model*.bin",
+	"*weights*.bin",
+	"*ggml*.bin",
+	"consolidated*.bin",
+	"adapter_config.json",
+	"adapter_model.*",
+	"training_args.bin",
+	"optimizer.bin",
+	"scheduler.bin",
+	"events.out.*",
+	".git*",
+	".cache",
+	"__pycache__",
 };
 
 static const char *const module_weights[] = { "model.safetensors", "pytorch_model.bin" };
@@ -62,8 +81,8 @@ static bool is_left_out(const char *name, const char *rel, unsigned depth)
 		return true;
 	if (is_module_folder(rel) && matches(name, module_weights, 2))
 		return false;
-	if (depth == 0 && matches(name, left_out_on_top,
-				  sizeof(left_out_on_top) / sizeof(*left_out_on_top)))
+	if (depth == 0 &&
+	    matches(name, left_out_on_top, sizeof(left_out_on_top) / sizeof(*left_out_on_top)))
 		return true;
 	return matches(name, left_out, sizeof(left_out) / sizeof(*left_out));
 }
@@ -100,8 +119,7 @@ static int visit(struct walk *w, int dir, const char *name, const char *path, co
 	return 0;
 }
 
-static int walk_folder(struct walk *w, const char *path, const char *rel, unsigned depth,
-		       ob_err *e)
+static int walk_folder(struct walk *w, const char *path, const char *rel, unsigned depth, ob_err *e)
 {
 	struct dirent *entry;
 	int rc = 0;

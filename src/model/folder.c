@@ -106,10 +106,11 @@ const char *ob_foreign_weights(const char *name)
 	static const struct {
 		const char *pattern, *container;
 	} known[] = {
-		{ "*.gguf", "GGUF" },	  { "*.npz", "NumPy" },	      { "*.pt", "PyTorch" },
-		{ "*.pth", "PyTorch" },	  { "*.ckpt", "PyTorch" },    { "*model*.bin", "PyTorch" },
-		{ "*.h5", "TensorFlow" }, { "*.msgpack", "Flax" },    { "*.onnx", "ONNX" },
-		{ "consolidated*.bin", "PyTorch" },
+		{ "*.gguf", "GGUF" },	  { "*.npz", "NumPy" },
+		{ "*.pt", "PyTorch" },	  { "*.pth", "PyTorch" },
+		{ "*.ckpt", "PyTorch" },  { "*model*.bin", "PyTorch" },
+		{ "*.h5", "TensorFlow" }, { "*.msgpack", "Flax" },
+		{ "*.onnx", "ONNX" },	  { "consolidated*.bin", "PyTorch" },
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
@@ -174,8 +175,10 @@ static int by_index(const struct files *f, struct ob_weights *w, ob_err *e)
 		if (!ob_has_suffix(f->name[i], index_suffix) || is_adapter(f->name[i]))
 			continue;
 		if (found)
-			return ob_fail(e, OB_MISMATCH, "%s holds two indexes, %s and %s; move one "
-				       "of them away", f->folder, found, f->name[i]);
+			return ob_fail(e, OB_MISMATCH,
+				       "%s holds two indexes, %s and %s; move one "
+				       "of them away",
+				       f->folder, found, f->name[i]);
 		found = f->name[i];
 	}
 	if (!found)
@@ -260,9 +263,10 @@ static int by_set(const struct files *f, struct ob_weights *w, ob_err *e)
 		if (number <= last)
 			strcpy(missing, name);
 		else if (s.number == 1 && complete)
-			return ob_fail(e, OB_MISMATCH, "%s holds two sets of shards, those of %s "
-				       "and of %s; move one of them away", f->folder, complete,
-				       f->name[i]);
+			return ob_fail(e, OB_MISMATCH,
+				       "%s holds two sets of shards, those of %s "
+				       "and of %s; move one of them away",
+				       f->folder, complete, f->name[i]);
 		else if (s.number == 1)
 			complete = f->name[i];
 	}
@@ -282,9 +286,11 @@ static int by_elimination(const struct files *f, struct ob_weights *w, ob_err *e
 		if (!is_weight_file(f->name[i]))
 			continue;
 		if (found)
-			return ob_fail(e, OB_MISMATCH, "%s holds several weight files (%s, %s) and "
+			return ob_fail(e, OB_MISMATCH,
+				       "%s holds several weight files (%s, %s) and "
 				       "no index that tells which belong together; name one of "
-				       "them as the model", f->folder, found, f->name[i]);
+				       "them as the model",
+				       f->folder, found, f->name[i]);
 		found = f->name[i];
 	}
 	if (!found)
@@ -305,24 +311,33 @@ static int no_weights(const struct files *f, ob_err *e)
 			adapter = f->name[i];
 	}
 	if (find_file(f, "model_index.json"))
-		return ob_fail(e, OB_UNSUPPORTED, "%s is a diffusers pipeline; this version reads "
-			       "one component at a time, such as %s/transformer", f->folder,
-			       f->folder);
+		return ob_fail(e, OB_UNSUPPORTED,
+			       "%s is a diffusers pipeline; this version reads "
+			       "one component at a time, such as %s/transformer",
+			       f->folder, f->folder);
 	if (foreign)
-		return ob_fail(e, OB_UNSUPPORTED, "%s holds %s weights (%s) and no safetensors; "
-			       "this version reads safetensors model folders", f->folder,
-			       ob_foreign_weights(foreign), foreign);
+		return ob_fail(e, OB_UNSUPPORTED,
+			       "%s holds %s weights (%s) and no safetensors; "
+			       "this version reads safetensors model folders",
+			       f->folder, ob_foreign_weights(foreign), foreign);
 	if (adapter)
-		return ob_fail(e, OB_MISMATCH, "%s holds an adapter (%s) and no model; name it "
-			       "with --lora, and its base model with -m", f->folder, adapter);
-	return ob_fail(e, OB_MISMATCH, "%s holds no weight files; a model folder has "
-		       "model.safetensors, or shards with an index", f->folder);
+		return ob_fail(e, OB_MISMATCH,
+			       "%s holds an adapter (%s) and no model; name it "
+			       "with --lora, and its base model with -m",
+			       f->folder, adapter);
+	return ob_fail(e, OB_MISMATCH,
+		       "%s holds no weight files; a model folder has "
+		       "model.safetensors, or shards with an index",
+		       f->folder);
 }
 
 int ob_folder_weights(struct ob_arena *a, const char *folder, struct ob_weights *w, ob_err *e)
 {
 	static int (*const ways[])(const struct files *f, struct ob_weights *w, ob_err *e) = {
-		by_index, by_known_name, by_set, by_elimination,
+		by_index,
+		by_known_name,
+		by_set,
+		by_elimination,
 	};
 	struct files f = { .folder = folder, .arena = a };
 	int found = list_files(&f, e);

@@ -62,8 +62,10 @@ static int take(struct group *g, const struct ob_recognised *r, ob_err *e)
 		uint32_t at = 0;
 
 		if (!ob_stored_find(g->set, name, strlen(name), &at) || g->used[at])
-			return ob_fail(e, OB_INTERNAL, "tensor %s was taken for a part of two "
-				       "tensors", ob_printable(name, shown, sizeof(shown)));
+			return ob_fail(e, OB_INTERNAL,
+				       "tensor %s was taken for a part of two "
+				       "tensors",
+				       ob_printable(name, shown, sizeof(shown)));
 		g->used[at] = true;
 	}
 	return 0;
@@ -106,8 +108,10 @@ static int add_tensor(struct ob_model *m, const struct ob_recognised *r, ob_err 
 			       ob_printable(t->name, shown, sizeof(shown)));
 	known = ob_map_add(&m->by_name, t->name, strlen(t->name), (uint32_t)m->n_tensors, e);
 	if (known > 0)
-		return ob_fail(e, OB_MISMATCH, "the model holds tensor %s twice, in two number "
-			       "formats", ob_printable(t->name, shown, sizeof(shown)));
+		return ob_fail(e, OB_MISMATCH,
+			       "the model holds tensor %s twice, in two number "
+			       "formats",
+			       ob_printable(t->name, shown, sizeof(shown)));
 	m->n_tensors++;
 	return known;
 }

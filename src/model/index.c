@@ -40,8 +40,10 @@ static const char *read_shard(struct reader *r, ob_err *e)
 		return NULL;
 	}
 	if (len > NAME_MAX) {
-		ob_fail(e, OB_CORRUPT, "%s names a file with %zu characters; file names have at "
-			"most %d", r->what, len, NAME_MAX);
+		ob_fail(e, OB_CORRUPT,
+			"%s names a file with %zu characters; file names have at "
+			"most %d",
+			r->what, len, NAME_MAX);
 		return NULL;
 	}
 	return ob_name_check(shard, r->what, e) == 0 ? shard : NULL;
@@ -225,11 +227,15 @@ static int compare_entry(void *ctx, const char *tensor, size_t len, const char *
 	s = ob_stored_find(c->set, tensor, len, &at);
 	ob_printable(tensor, shown, sizeof(shown));
 	if (!s)
-		return ob_fail(e, OB_MISMATCH, "%s says that %s holds tensor \"%s\", but no shard "
-			       "does; is the download complete?", c->path, shard, shown);
+		return ob_fail(e, OB_MISMATCH,
+			       "%s says that %s holds tensor \"%s\", but no shard "
+			       "does; is the download complete?",
+			       c->path, shard, shown);
 	if (strcmp(base_name(s->file), shard) != 0)
-		return ob_fail(e, OB_MISMATCH, "%s says that %s holds tensor \"%s\", but it is in "
-			       "%s", c->path, shard, shown, base_name(s->file));
+		return ob_fail(e, OB_MISMATCH,
+			       "%s says that %s holds tensor \"%s\", but it is in "
+			       "%s",
+			       c->path, shard, shown, base_name(s->file));
 	if (c->named[at])
 		return ob_fail(e, OB_CORRUPT, "%s names tensor \"%s\" twice", c->path, shown);
 	c->named[at] = true;

@@ -159,11 +159,15 @@ static int search_caches(struct ob_arena *a, const char *name, const struct repo
 			       without, r->revision,
 			       r->has_revision ? "" : ", or name one that is there: NAME@REVISION");
 	if (!*looked)
-		return ob_fail(e, OB_IO, "there is no file or folder %s, and none of HF_HUB_CACHE, "
+		return ob_fail(e, OB_IO,
+			       "there is no file or folder %s, and none of HF_HUB_CACHE, "
 			       "HF_HOME, XDG_CACHE_HOME and HOME says where the Hugging Face cache "
-			       "is", name);
-	return ob_fail(e, OB_IO, "there is no file or folder %s, and no model of that name in the "
-		       "Hugging Face cache (looked in %s); download it first", name, looked);
+			       "is",
+			       name);
+	return ob_fail(e, OB_IO,
+		       "there is no file or folder %s, and no model of that name in the "
+		       "Hugging Face cache (looked in %s); download it first",
+		       name, looked);
 }
 
 int ob_locate_model(struct ob_arena *a, const char *name, const char **path, ob_err *e)

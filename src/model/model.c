@@ -97,12 +97,16 @@ static int check_container(const struct ob_file *f, ob_err *e)
 	if (ob_has_suffix(f->path, ".safetensors"))
 		return 0;
 	if (container)
-		return ob_fail(e, OB_UNSUPPORTED, "%s is a %s file; this version reads models from "
-			       "safetensors files", f->path, container);
+		return ob_fail(e, OB_UNSUPPORTED,
+			       "%s is a %s file; this version reads models from "
+			       "safetensors files",
+			       f->path, container);
 	/* Blobs of a download cache are called by their hash. */
 	if (!ob_container_safetensors.probe(f))
-		return ob_fail(e, OB_UNSUPPORTED, "%s is no safetensors file; name a model folder "
-			       "or a safetensors file", f->path);
+		return ob_fail(e, OB_UNSUPPORTED,
+			       "%s is no safetensors file; name a model folder "
+			       "or a safetensors file",
+			       f->path);
 	return 0;
 }
 
@@ -131,8 +135,10 @@ static int open_shards(struct ob_model *m, const struct ob_weights *w, struct ob
 		if (!path)
 			return -1;
 		if (w->index && stat(path, &st) != 0 && errno == ENOENT)
-			return ob_fail(e, OB_MISMATCH, "%s names the shard %s, which does not "
-				       "exist; is the download complete?", w->index, w->name[i]);
+			return ob_fail(e, OB_MISMATCH,
+				       "%s names the shard %s, which does not "
+				       "exist; is the download complete?",
+				       w->index, w->name[i]);
 		if (open_file(m, path, set, meta, e) != 0)
 			return -1;
 	}
@@ -161,8 +167,8 @@ static int open_weights(struct ob_model *m, struct ob_stored_set *set, struct me
 	m->had_index = w.index != NULL;
 	m->weights_prefix = w.prefix;
 	if (!w.prefix)
-		m->weights_prefix = ob_json_get(m->config, "_class_name")
-					    ? "diffusion_pytorch_model" : "model";
+		m->weights_prefix =
+			ob_json_get(m->config, "_class_name") ? "diffusion_pytorch_model" : "model";
 	m->file = ob_arena_alloc(&m->arena, w.n * sizeof(*m->file), e);
 	if (!m->file)
 		return -1;
@@ -194,8 +200,9 @@ int ob_model_open(struct ob_model **out, const char *path, ob_err *e)
 	if (ob_locate_model(&m->arena, path, &m->path, e) == 0 &&
 	    open_weights(m, &set, &meta, e) == 0 && keep_meta(m, &meta, e) == 0 &&
 	    ob_group_tensors(m, &set, e) == 0)
-		rc = m->is_file ? 0 : ob_folder_companions(&m->arena, m->path, &m->companion,
-							    &m->n_companions, e);
+		rc = m->is_file ? 0
+				: ob_folder_companions(&m->arena, m->path, &m->companion,
+						       &m->n_companions, e);
 	ob_map_free(&set.by_name);
 	ob_map_free(&meta.keys);
 	ob_free(set.item);

@@ -33,26 +33,28 @@ struct ob_companion {
 };
 
 struct ob_model {
-	const char *path;   /* resolved: the folder or the file */
-	bool is_file;	    /* one weight file, no folder around it */
+	const char *path;      /* resolved: the folder or the file */
+	bool is_file;	       /* one weight file, no folder around it */
 	struct ob_file **file; /* weight files in shard order */
 	size_t n_files;
 	struct ob_tensor *tensor; /* in shard order, within a shard by offset */
 	size_t n_tensors;
-	struct ob_map by_name;	/* logical name -> index of tensor */
+	struct ob_map by_name;	    /* logical name -> index of tensor */
 	struct ob_meta_entry *meta; /* union of the files' metadata, first one wins */
 	size_t n_meta;
-	bool had_index;		/* an index file led to the shards */
-	const char *weights_prefix; /* "model", "diffusion_pytorch_model": how weight files are called */
+	bool had_index; /* an index file led to the shards */
+	const char *
+		weights_prefix; /* "model", "diffusion_pytorch_model": how weight files are called */
 	char *config_text;	/* config.json as it is, NULL when there is none */
 	size_t config_len;
-	struct ob_jv *config;	/* the same, parsed; NULL */
-	const struct ob_encoding *quant; /* encoding of most quantized tensors; NULL when all are float */
-	struct ob_companion *companion;	/* without config.json; in byte order of rel */
+	struct ob_jv *config; /* the same, parsed; NULL */
+	const struct ob_encoding
+		*quant; /* encoding of most quantized tensors; NULL when all are float */
+	struct ob_companion *companion; /* without config.json; in byte order of rel */
 	size_t n_companions;
-	uint64_t bytes;		/* of all stored parts */
-	uint64_t params;	/* logical elements */
-	struct ob_arena arena;	/* owns everything above but files, config and map */
+	uint64_t bytes;	       /* of all stored parts */
+	uint64_t params;       /* logical elements */
+	struct ob_arena arena; /* owns everything above but files, config and map */
 };
 
 /*

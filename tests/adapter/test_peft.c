@@ -70,9 +70,9 @@ Test(peft, a_pair)
 Test(peft, scales)
 {
 	static const char tensors[] =
-		PAIR("model.layers.0.self_attn.q_proj", 1, 2, 2) " "
-		PAIR("model.layers.1.self_attn.q_proj", 1, 2, 2) " "
-		PAIR("model.layers.0.self_attn.v_proj", 4, 2, 2);
+		PAIR("model.layers.0.self_attn.q_proj", 1, 2,
+		     2) " " PAIR("model.layers.1.self_attn.q_proj", 1, 2,
+				 2) " " PAIR("model.layers.0.self_attn.v_proj", 4, 2, 2);
 
 	works(read_adapter(LORA(",\"r\":4,\"lora_alpha\":8,\"use_rslora\":true,\"rank_pattern\":{"
 				"\"q_proj\":1},\"alpha_pattern\":{"
@@ -143,10 +143,11 @@ Test(peft, biases_and_whole_tensors)
 
 	works(read_adapter(
 		LORA(",\"r\":2,\"lora_alpha\":6"),
-		PAIR("base_model.model.q", 2, 3, 4) " base_model.model.q.lora_B.bias[3] "
-		"base_model.model.q.base_layer.bias[3] base_model.model.v.bias[5] "
-		"base_model.model.e.modules_to_save.default.weight[7,2] "
-		"base_model.model.e.original_module.weight[7,2]",
+		PAIR("base_model.model.q", 2, 3,
+		     4) " base_model.model.q.lora_B.bias[3] "
+			"base_model.model.q.base_layer.bias[3] base_model.model.v.bias[5] "
+			"base_model.model.e.modules_to_save.default.weight[7,2] "
+			"base_model.model.e.original_module.weight[7,2]",
 		1, e));
 	cr_assert_eq(r.n_changes, 5);
 	c = change("q", OB_CHANGE_BIAS_ADD);

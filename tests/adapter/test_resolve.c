@@ -42,9 +42,9 @@ static const struct {
 	{ "text and tower change apart, the head too",
 	  "language_model.model.layers.0.q.weight[3,5] vision_tower.layers.0.q.weight[3,5] "
 	  "language_model.lm_head.weight[3,5]",
-	  PAIR("base_model.model.model.language_model.layers.0.q", 3, 5) " "
-	  PAIR("base_model.model.model.vision_tower.layers.0.q", 3, 5) " "
-	  PAIR("base_model.model.lm_head", 3, 5),
+	  PAIR("base_model.model.model.language_model.layers.0.q", 3,
+	       5) " " PAIR("base_model.model.model.vision_tower.layers.0.q", 3,
+			   5) " " PAIR("base_model.model.lm_head", 3, 5),
 	  "language_model.model.layers.0.q.weight vision_tower.layers.0.q.weight "
 	  "language_model.lm_head.weight ",
 	  NULL },
@@ -76,12 +76,12 @@ static const struct {
 	{ "a bare parameter", "m.proj[3,5]", PAIR("base_model.model.m.proj", 3, 5), "m.proj ",
 	  NULL },
 	{ "attention of torch", "m.attn.in_proj_weight[9,3] m.attn.out_proj.weight[3,3]",
-	  PAIR("base_model.model.m.attn", 9, 3) " "
-	  PAIR("base_model.model.m.attn.base_layer.out_proj", 3, 3),
+	  PAIR("base_model.model.m.attn", 9,
+	       3) " " PAIR("base_model.model.m.attn.base_layer.out_proj", 3, 3),
 	  "m.attn.in_proj_weight m.attn.out_proj.weight ", NULL },
 	{ "one key too many", "model.layers.0.q.weight[3,5]",
-	  PAIR("base_model.model.model.layers.0.q", 3, 5) " "
-	  PAIR("base_model.model.model.layers.7.q", 3, 5),
+	  PAIR("base_model.model.model.layers.0.q", 3,
+	       5) " " PAIR("base_model.model.model.layers.7.q", 3, 5),
 	  NULL, "layers.7.q" },
 	{ "another width", "model.layers.0.q.weight[3,5]",
 	  PAIR("base_model.model.model.layers.0.q", 3, 6), NULL, "[3, 6]" },
@@ -144,8 +144,9 @@ Test(resolve, what_was_found)
 
 	put_model(LLAMA, "model.layers.0.q.weight[3,5] model.layers.1.q.weight[3,5]");
 	put_peft("a", "{\"peft_type\":\"LORA\",\"r\":2,\"rank_pattern\":{\"layers.1.q\":1}}",
-		 PAIR("layers.0.q", 3, 5) " layers.1.q.lora_A.weight[1,5] "
-		 "layers.1.q.lora_B.weight[3,1] layers.1.q.original_module.weight[1]");
+		 PAIR("layers.0.q", 3,
+		      5) " layers.1.q.lora_A.weight[1,5] "
+			 "layers.1.q.lora_B.weight[3,1] layers.1.q.original_module.weight[1]");
 	works(resolve("a", e));
 	a = &edits->adapter[0];
 	cr_assert(a->keys == 5 && a->used == 4 && a->ignored == 1 && a->unused == 0);
@@ -238,7 +239,7 @@ Test(resolve, order_of_edits)
 	put_peft("a", PEFT, PAIR("q", 3, 5));
 	put_peft("b", PEFT,
 		 PAIR("q", 3, 5) " q.base_layer.weight[3,5] q.lora_B.bias[3] "
-		 "q.base_layer.bias[3]");
+				 "q.base_layer.bias[3]");
 	works(resolve_on("model", "b a", scale, e));
 	of = edits_of("q.weight");
 	cr_assert(of->n == 3);
@@ -423,9 +424,11 @@ Test(resolve, out_of_memory)
 		"a",
 		"{\"peft_type\":\"LORA\",\"r\":2,\"alpha_pattern\":{\"q\":1},"
 		"\"trainable_token_indices\":[3]}",
-		PAIR("layers.0.q", 3, 4) " " PAIR("lm_head", 7, 4) " "
-		"embed_tokens.trainable_tokens_delta[1,4] "
-		"embed_tokens.lora_embedding_A[2,7] embed_tokens.lora_embedding_B[4,2]");
+		PAIR("layers.0.q", 3, 4) " " PAIR(
+			"lm_head", 7,
+			4) " "
+			   "embed_tokens.trainable_tokens_delta[1,4] "
+			   "embed_tokens.lora_embedding_A[2,7] embed_tokens.lora_embedding_B[4,2]");
 	works(ob_model_open(&m, in_scratch("model"), e));
 	cr_assert_gt(oom_sweep(step, m), 20);
 	put_peft("a", PEFT, PAIR("layers.9.q", 3, 4));

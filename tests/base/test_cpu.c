@@ -132,8 +132,8 @@ Test(cgroup, v1)
 Test(cgroup, hybrid)
 {
 	put("/proc/self/cgroup", "4:memory:/job\n1:cpu:/\n0::/\n");
-	put("/proc/self/mountinfo", MOUNT_MEMORY MOUNT_CPU
-	    "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
+	put("/proc/self/mountinfo",
+	    MOUNT_MEMORY MOUNT_CPU "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n");
 	put("/sys/fs/cgroup/unified/cgroup.procs", "1\n");
 	put("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "1000000\n");
 	put("/sys/fs/cgroup/memory/job/memory.usage_in_bytes", "2000000\n");

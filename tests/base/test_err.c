@@ -25,8 +25,11 @@ Test(err, system_calls)
 	static const struct {
 		int sys;
 		enum ob_code code;
-	} cases[] = { { EIO, OB_IO },	    { ENOSPC, OB_NOSPC }, { EDQUOT, OB_NOSPC },
-		      { EFBIG, OB_NOSPC }, { ENOMEM, OB_NOMEM } };
+	} cases[] = { { EIO, OB_IO },
+		      { ENOSPC, OB_NOSPC },
+		      { EDQUOT, OB_NOSPC },
+		      { EFBIG, OB_NOSPC },
+		      { ENOMEM, OB_NOMEM } };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		ob_err e = { 0 };

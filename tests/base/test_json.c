@@ -31,8 +31,9 @@ static void refuse(const char *text, size_t len, enum ob_code code)
 
 Test(json, getters)
 {
-	struct ob_jv *root = parse("{\"r\": 16, \"alpha\": 0.5, \"name\": \"x\\u00e4\", \"on\": true,"
-				   "\"off\": false, \"none\": null, \"list\": [1, \"a\"], \"o\": {}}");
+	struct ob_jv *root =
+		parse("{\"r\": 16, \"alpha\": 0.5, \"name\": \"x\\u00e4\", \"on\": true,"
+		      "\"off\": false, \"none\": null, \"list\": [1, \"a\"], \"o\": {}}");
 	const struct ob_jv *v;
 	int64_t n;
 	double x;
@@ -167,9 +168,20 @@ Test(json, long_numbers_are_read_whole)
 Test(json, refused)
 {
 	static const char *const cases[] = {
-		"", "{", "{} x", "{\"a\":1,}", "[01]", "\"\xff\"", "\"\\ud800\"", "\xef\xbb\xbf{}",
-		"{\"a\":1,\"a\":1}", "[{\"b\":{\"a\":1,\"c\":2,\"\\u0061\":3}}]", "{\"\":1,\"\":2}",
-		"{\"a\\u0000\":1}", "{\"a\":[1,{\"b\":2}", "{\"a\":{\"x\":1,\"x\":2",
+		"",
+		"{",
+		"{} x",
+		"{\"a\":1,}",
+		"[01]",
+		"\"\xff\"",
+		"\"\\ud800\"",
+		"\xef\xbb\xbf{}",
+		"{\"a\":1,\"a\":1}",
+		"[{\"b\":{\"a\":1,\"c\":2,\"\\u0061\":3}}]",
+		"{\"\":1,\"\":2}",
+		"{\"a\\u0000\":1}",
+		"{\"a\":[1,{\"b\":2}",
+		"{\"a\":{\"x\":1,\"x\":2",
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)

@@ -55,7 +55,11 @@ Test(text, json_strings)
 		{ "\n\t\x01\x1f\x7f", 5, "\"\\n\\u0009\\u0001\\u001f\x7f\"" },
 		{ "a\0b", 3, "\"a\\u0000b\"" },
 		{ "\xc3\xa4\xf0\x9f\x98\x80", 6, "\"\xc3\xa4\xf0\x9f\x98\x80\"" },
-		{ "\xff" "a\xc3", 3, "\"\xef\xbf\xbd" "a\xef\xbf\xbd\"" },
+		{ "\xff"
+		  "a\xc3",
+		  3,
+		  "\"\xef\xbf\xbd"
+		  "a\xef\xbf\xbd\"" },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -206,8 +210,14 @@ Test(edit, changes_nothing)
 
 Test(edit, refused)
 {
-	static const char *const cases[] = { "", "[]", "1", "{", "{\"a\":1,}", "{\"a\":1} x",
-					     "{\"b\": {\"a\": 01}}", "{\"a\":1,\"a\":2}" };
+	static const char *const cases[] = { "",
+					     "[]",
+					     "1",
+					     "{",
+					     "{\"a\":1,}",
+					     "{\"a\":1} x",
+					     "{\"b\": {\"a\": 01}}",
+					     "{\"a\":1,\"a\":2}" };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct ob_text t = { 0 };
@@ -227,8 +237,12 @@ Test(edit, refused)
 Test(edit, round_trip)
 {
 	static const char *const texts[] = {
-		"{\"a\":1}", "{\n  \"a\": 1\n}", "{ \"a\" : 1 , \"b\" : [ ] }", "{\"a\": {}, \"b\": {}}",
-		"{\r\n\t\"a\": 1,\r\n\t\"b\": {\r\n\t\t\"c\": 1\r\n\t}\r\n}\r\n", "{}",
+		"{\"a\":1}",
+		"{\n  \"a\": 1\n}",
+		"{ \"a\" : 1 , \"b\" : [ ] }",
+		"{\"a\": {}, \"b\": {}}",
+		"{\r\n\t\"a\": 1,\r\n\t\"b\": {\r\n\t\t\"c\": 1\r\n\t}\r\n}\r\n",
+		"{}",
 	};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
@@ -262,8 +276,9 @@ static int edit_once(void *ctx, ob_err *e)
 
 Test(edit, every_allocation_fails)
 {
-	char text[] = "{\"o\": {\"a\": 1}, \"long\": \"................................................"
-		      "........................................................................\"}";
+	char text[] =
+		"{\"o\": {\"a\": 1}, \"long\": \"................................................"
+		"........................................................................\"}";
 
 	cr_assert_geq(oom_sweep(edit_once, text), 4);
 }

@@ -32,7 +32,9 @@ Test(regex, searches)
 
 Test(regex, bad_patterns)
 {
-	static const char *const cases[] = { "(", "[a", "*a", "a{2,1}", "(?P<n", "\\", "\xff", "\\C" };
+	static const char *const cases[] = {
+		"(", "[a", "*a", "a{2,1}", "(?P<n", "\\", "\xff", "\\C"
+	};
 	uint64_t before = ob_alloc_stats().in_use;
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
@@ -49,7 +51,8 @@ Test(regex, bad_patterns)
 
 Test(regex, hostile_patterns_end)
 {
-	static const char *const cases[] = { "(a+)+$", "(a|a)*$", "(?:a|aa)+$", "^(([a-z])+.)+[A-Z]$" };
+	static const char *const cases[] = { "(a+)+$", "(a|a)*$", "(?:a|aa)+$",
+					     "^(([a-z])+.)+[A-Z]$" };
 	static const char text[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!";
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {

@@ -22,9 +22,23 @@ Test(utf8, valid)
 Test(utf8, invalid)
 {
 	static const char *const cases[] = {
-		"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xc2 ", "\xe0\x9f\xbf", "\xe0\xa0",
-		"\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf0\x90\x80",
-		"\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xf8\x88\x80\x80\x80", "\xff", "a\xc3",
+		"\x80",
+		"\xbf",
+		"\xc0\x80",
+		"\xc1\xbf",
+		"\xc2",
+		"\xc2 ",
+		"\xe0\x9f\xbf",
+		"\xe0\xa0",
+		"\xed\xa0\x80",
+		"\xed\xbf\xbf",
+		"\xf0\x8f\xbf\xbf",
+		"\xf0\x90\x80",
+		"\xf4\x90\x80\x80",
+		"\xf5\x80\x80\x80",
+		"\xf8\x88\x80\x80\x80",
+		"\xff",
+		"a\xc3",
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
@@ -44,7 +58,10 @@ Test(utf8, every_character_decodes)
 			continue;
 		if (c < 0x80)
 			s[n++] = (char)c;
-		for (unsigned shift = c < 0x800 ? 6 : c < 0x10000 ? 12 : 18; c >= 0x80; shift -= 6) {
+		for (unsigned shift = c < 0x800	    ? 6
+				      : c < 0x10000 ? 12
+						    : 18;
+		     c >= 0x80; shift -= 6) {
 			unsigned lead = c < 0x800 ? 0xc0 : c < 0x10000 ? 0xe0 : 0xf0;
 
 			s[n] = (char)((n ? 0x80u : lead) | (c >> shift & (n ? 0x3fu : 0xffu)));
@@ -84,7 +101,8 @@ Test(printable, is_cut_between_characters)
 {
 	/* By size of the buffer. */
 	static const char *const want[] = {
-		"!", "", ".", "..", "...", "a...", "a...", "a\u00e4...", "a\u00e4b...", "a\u00e4b\\x0a",
+		"!",	"",	".",	      "..",	     "...",
+		"a...", "a...", "a\u00e4...", "a\u00e4b...", "a\u00e4b\\x0a",
 	};
 	char buf[16];
 

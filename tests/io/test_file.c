@@ -16,12 +16,12 @@
 
 TestSuite(file, .init = scratch_make, .fini = scratch_remove, .timeout = 30);
 
-#define EXPECT(x)                                                                                  \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			return 1;                                                                  \
-		}                                                                                  \
+#define EXPECT(x)                                                               \
+	do {                                                                    \
+		if (!(x)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
+			return 1;                                               \
+		}                                                               \
 	} while (0)
 
 /* A file "f" of n bytes, each its offset modulo 251. */

@@ -136,12 +136,12 @@ struct denial {
 	const char *word; /* expected in the message */
 };
 
-#define EXPECT(x)                                                                                  \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			return 1;                                                                  \
-		}                                                                                  \
+#define EXPECT(x)                                                               \
+	do {                                                                    \
+		if (!(x)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
+			return 1;                                               \
+		}                                                               \
 	} while (0)
 
 static int denied(void *ctx)

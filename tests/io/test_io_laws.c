@@ -42,10 +42,8 @@ static const struct backend {
 	const char *name;
 	int (*open)(struct ob_io **io, unsigned depth, ob_err *e);
 } backends[N_BACKENDS] = {
-	{ "uring", ob_io_open_uring },
-	{ "threads (1)", open_threads_1 },
-	{ "threads (4)", open_threads_4 },
-	{ "sync", ob_io_open_sync },
+	{ "uring", ob_io_open_uring },	   { "threads (1)", open_threads_1 },
+	{ "threads (4)", open_threads_4 }, { "sync", ob_io_open_sync },
 	{ "fault", open_quiet_fault },
 };
 
@@ -62,8 +60,8 @@ static struct ob_io *open_backend(const struct backend *b)
 	return NULL;
 }
 
-#define EACH_BACKEND(b, io)                                                                        \
-	for (const struct backend *b = backends; b < backends + N_BACKENDS; b++)                   \
+#define EACH_BACKEND(b, io)                                                      \
+	for (const struct backend *b = backends; b < backends + N_BACKENDS; b++) \
 		for (struct ob_io *io = open_backend(b); io; io->ops->close(io), io = NULL)
 
 static uint32_t random_state = 1;
@@ -131,9 +129,15 @@ static void make_chunks(struct ob_io_req req[N_CHUNKS], struct ob_io *io, enum o
 
 		req[i] = req[j];
 		req[j] = (struct ob_io_req){
-			.op = op, .fd = fd, .buf = mem + i * CHUNK, .off = i * CHUNK,
-			.len = CHUNK, .user = io,
-			.done = 7, .error = EIO, .retries = 99 /* of an earlier use */
+			.op = op,
+			.fd = fd,
+			.buf = mem + i * CHUNK,
+			.off = i * CHUNK,
+			.len = CHUNK,
+			.user = io,
+			.done = 7,
+			.error = EIO,
+			.retries = 99 /* of an earlier use */
 		};
 	}
 }
@@ -170,7 +174,8 @@ static void round_trip(struct ob_io *io, const char *name, int flags)
 Test(io_laws, what_is_written_is_read)
 {
 	fill_pattern();
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		round_trip(io, b->name, 0);
 		round_trip(io, b->name, O_DIRECT);
 	}
@@ -180,7 +185,8 @@ Test(io_laws, any_offset_and_length)
 {
 	fill_pattern();
 	put_file(in_scratch("data"), pattern.byte, FILE_SIZE);
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		struct ob_io_req req[100];
 		uint32_t used = 0;
 		int fd = open_test_file(0);
@@ -188,9 +194,12 @@ Test(io_laws, any_offset_and_length)
 		for (size_t i = 0; i < 100; i++) {
 			uint32_t len = random_u32() % 9000;
 
-			req[i] = (struct ob_io_req){ .op = OB_IO_READ, .fd = fd, .len = len,
+			req[i] = (struct ob_io_req){ .op = OB_IO_READ,
+						     .fd = fd,
+						     .len = len,
 						     .off = random_u32() % (FILE_SIZE - len),
-						     .buf = room.byte + used, .user = io };
+						     .buf = room.byte + used,
+						     .user = io };
 			used += len;
 		}
 		run_all(io, req, 100);
@@ -207,8 +216,12 @@ Test(io_laws, any_offset_and_length)
 static void read_end(struct ob_io *io, const char *name, int flags, uint32_t off, uint32_t len,
 		     uint32_t min_len, int error)
 {
-	struct ob_io_req req = { .op = OB_IO_READ, .off = off, .len = len, .min_len = min_len,
-				 .buf = room.byte, .user = io };
+	struct ob_io_req req = { .op = OB_IO_READ,
+				 .off = off,
+				 .len = len,
+				 .min_len = min_len,
+				 .buf = room.byte,
+				 .user = io };
 
 	req.fd = open_test_file(flags);
 	run_all(io, &req, 1);
@@ -223,7 +236,8 @@ Test(io_laws, the_end_of_the_file)
 {
 	fill_pattern();
 	put_file(in_scratch("data"), pattern.byte, 10000);
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		read_end(io, b->name, 0, 9000, 1000, 0, 0);
 		read_end(io, b->name, 0, 9000, 1001, 0, ENODATA);
 		read_end(io, b->name, 0, 9000, 2000, 1000, 0);
@@ -240,7 +254,8 @@ Test(io_laws, the_end_of_the_file)
 
 Test(io_laws, errors_are_reported)
 {
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		int dir = open(scratch_dir, O_RDONLY), fd;
 		struct ob_io_req req[] = {
 			{ .op = OB_IO_READ, .fd = -1, .buf = room.byte, .len = 8, .user = io },
@@ -266,8 +281,9 @@ static int short_write(void *ctx)
 {
 	const struct rlimit limit = { 5000, 5000 };
 	struct ob_io *io = open_backend(ctx);
-	struct ob_io_req req = { .op = OB_IO_WRITE, .off = 1, .len = 8000, .buf = pattern.byte,
-				 .user = io };
+	struct ob_io_req req = {
+		.op = OB_IO_WRITE, .off = 1, .len = 8000, .buf = pattern.byte, .user = io
+	};
 
 	if (!io)
 		return 0;
@@ -290,7 +306,8 @@ Test(io_laws, a_cut_write_is_continued)
 
 Test(io_laws, reap_waits_for_its_timeout)
 {
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		double start = ob_now();
 
 		cr_assert_null(io->ops->reap(io, 0), "%s", b->name);
@@ -302,7 +319,8 @@ Test(io_laws, reap_waits_for_its_timeout)
 
 Test(io_laws, a_wake_counts_once)
 {
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		double start = ob_now();
 
 		io->ops->wake(io);
@@ -326,7 +344,8 @@ static void *wake_later(void *arg)
 
 Test(io_laws, a_wake_from_another_thread_ends_the_wait, .timeout = 20)
 {
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		for (int i = 0; i < 3; i++) {
 			pthread_t t;
 
@@ -350,7 +369,8 @@ Test(io_laws, a_wake_from_a_signal_handler_ends_the_wait, .timeout = 20)
 	struct sigaction act = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
 
 	sigaction(SIGALRM, &act, NULL);
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		to_wake = io;
 		ualarm(20000, 0);
 		cr_assert_null(io->ops->reap(io, -1), "%s", b->name);
@@ -362,7 +382,8 @@ Test(io_laws, frequent_wakes_do_not_starve_completions, .timeout = 20)
 {
 	fill_pattern();
 	put_file(in_scratch("data"), pattern.byte, FILE_SIZE);
-	EACH_BACKEND(b, io) {
+	EACH_BACKEND(b, io)
+	{
 		struct ob_io_req req = { .op = OB_IO_READ, .len = CHUNK, .buf = room.byte };
 		struct ob_io_req *done = NULL;
 
@@ -400,8 +421,9 @@ Test(io_laws, short_transfers_heal)
 	fill_pattern();
 	for (size_t i = 0; i < N_REAL; i++) {
 		for (size_t k = 0; k < sizeof(less) / sizeof(less[0]); k++) {
-			struct ob_fault rule = { .nth = 1, .sticky = true, .ops_mask = ~0u,
-						 .shorten = less[k] };
+			struct ob_fault rule = {
+				.nth = 1, .sticky = true, .ops_mask = ~0u, .shorten = less[k]
+			};
 			uint64_t count;
 			struct ob_io *io = open_faulty(&backends[i], &rule, &count);
 
@@ -444,10 +466,12 @@ static void spy_close(struct ob_io *io)
 
 Test(io_laws, a_shortened_transfer_is_really_short)
 {
-	static const struct ob_io_ops ops = { .submit = spy_submit, .reap = spy_reap,
+	static const struct ob_io_ops ops = { .submit = spy_submit,
+					      .reap = spy_reap,
 					      .close = spy_close };
-	const struct ob_fault rule = { .nth = 2, .sticky = true, .ops_mask = 1u << OB_IO_WRITE,
-				       .shorten = 99 };
+	const struct ob_fault rule = {
+		.nth = 2, .sticky = true, .ops_mask = 1u << OB_IO_WRITE, .shorten = 99
+	};
 	struct ob_io_req req[] = {
 		{ .op = OB_IO_WRITE, .len = 8192 }, /* before the second one */
 		{ .op = OB_IO_SYNC },		    /* not of the rule */
@@ -481,8 +505,9 @@ Test(io_laws, a_shortened_transfer_is_really_short)
 static void fail_at(const struct backend *b, uint64_t nth, bool sticky, int error)
 {
 	static struct ob_io_req req[N_CHUNKS];
-	struct ob_fault rule = { .nth = nth, .sticky = sticky, .ops_mask = 1u << OB_IO_WRITE,
-				 .error = error };
+	struct ob_fault rule = {
+		.nth = nth, .sticky = sticky, .ops_mask = 1u << OB_IO_WRITE, .error = error
+	};
 	uint64_t count;
 	struct ob_io *io = open_faulty(b, &rule, &count);
 	size_t failed = 0;

@@ -18,12 +18,12 @@
 
 TestSuite(stage, .init = scratch_make, .fini = scratch_remove, .timeout = 60);
 
-#define EXPECT(x)                                                                                  \
-	do {                                                                                       \
-		if (!(x)) {                                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x);                    \
-			return 1;                                                                  \
-		}                                                                                  \
+#define EXPECT(x)                                                               \
+	do {                                                                    \
+		if (!(x)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
+			return 1;                                               \
+		}                                                               \
 	} while (0)
 
 static bool exists(const char *path)

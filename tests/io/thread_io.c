@@ -48,7 +48,8 @@ static void drive(int fd)
 			if (is_write)
 				memset(out[i], (int)(round + i), sizeof(out[i]));
 			req[i] = (struct ob_io_req){ .op = is_write ? OB_IO_WRITE : OB_IO_READ,
-						     .fd = fd, .off = i * sizeof(out[i]),
+						     .fd = fd,
+						     .off = i * sizeof(out[i]),
 						     .len = sizeof(out[i]),
 						     .buf = is_write ? out[i] : in[i] };
 			driven->ops->submit(driven, &req[i]);
@@ -116,8 +117,9 @@ static void test_faults(void)
 
 int main(void)
 {
-	const struct ob_fault shorten = { .nth = 1, .sticky = true, .ops_mask = ~0u,
-					  .shorten = 100 };
+	const struct ob_fault shorten = {
+		.nth = 1, .sticky = true, .ops_mask = ~0u, .shorten = 100
+	};
 	struct ob_io *io, *outer;
 	ob_err e = { 0 };
 
