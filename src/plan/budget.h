@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The budget: how much memory a run takes, and how many slots and workers fit a limit. Separate from
+ * the plan, because nothing here may change the output.
+ */
+#ifndef OB_PLAN_BUDGET_H
+#define OB_PLAN_BUDGET_H
+
+#include "plan/plan.h"
+
+struct ob_budget {
+	unsigned workers;
+	unsigned slots;	  /* of OB_SLOT_BYTES */
+	uint64_t scratch; /* bytes per worker */
+	uint64_t need;	  /* resident bytes of the whole process at its peak */
+	uint64_t minimum; /* the least that would do */
+};
+
+/* limit: bytes (--memory), 0: the default, min(a quarter of what the machine has free, 2 GiB).
+ * threads: 0: one worker per processor. verify: room to hold the output that is compared.
+ * Errors: OB_BUDGET naming the minimum. */
+int ob_budget_fit(struct ob_budget *b, const struct ob_plan *p, uint64_t limit, unsigned threads,
+		  bool verify, ob_err *e);
+
+/* What the engine keeps for each slot besides its bytes. */
+#define OB_TASK_BYTES (24u << 10)
+
+/* Elements of a tile that are looked at to see what the format kept of its edits. */
+#define OB_SAMPLE_ELEMS (16u * 1024u)
+
+/* Floats of scratch of one worker, and where the parts of it begin (engine/bake.c uses them). */
+struct ob_scratch_layout {
+	size_t weights, edits, codec, sample, encoded; /* offsets in floats */
+	size_t total;
+};
+void ob_scratch_layout(const struct ob_plan *p, struct ob_scratch_layout *s);
+
+#endif

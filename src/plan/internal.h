@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The steps of ob_plan_build, in the order they run. */
+#ifndef OB_PLAN_INTERNAL_H
+#define OB_PLAN_INTERNAL_H
+
+#include "plan/plan.h"
+
+/* One output tensor to decide about. */
+struct ob_source {
+	const char *name;
+	uint32_t tensor; /* of the model */
+	const struct ob_tensor_edits *edits;
+};
+
+/* recipe.c: which encoding the tensor gets. Remarks go to the plan's notes. */
+int ob_choose_encoding(struct ob_plan *p, const struct ob_source *s, const struct ob_shape *shape,
+		       struct ob_encoding *enc, ob_err *e);
+/* recipe.c: layout, metadata and the model-level encoding, once all outputs are known. */
+int ob_choose_model_format(struct ob_plan *p, ob_err *e);
+/* recipe.c: adds a remark for the user. */
+int ob_plan_note(struct ob_plan *p, ob_err *e, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* shards.c: files, order inside them, offsets, headers. */
+int ob_layout_files(struct ob_plan *p, ob_err *e);
+
+/* tiles.c */
+int ob_make_tiles(struct ob_plan *p, ob_err *e);
+
+#endif
