@@ -34,12 +34,12 @@ typedef struct oocbake_job oocbake_job;
 
 enum oocbake_status {
 	OOCBAKE_OK = 0,
-	OOCBAKE_FAILED = 1,	 /* I/O, space, memory, input changed, cancelled */
+	OOCBAKE_FAILED = 1, /* I/O, space, memory, input changed, cancelled */
 	OOCBAKE_USAGE = 2,
 	OOCBAKE_BAD_INPUT = 3,
-	OOCBAKE_BUDGET = 4,	 /* cannot fit the memory limit; the message names the minimum */
-	OOCBAKE_VERIFY = 5,	 /* verification found a difference */
-	OOCBAKE_EXISTS = 6,	 /* the output exists or is locked */
+	OOCBAKE_BUDGET = 4, /* cannot fit the memory limit; the message names the minimum */
+	OOCBAKE_VERIFY = 5, /* verification found a difference */
+	OOCBAKE_EXISTS = 6, /* the output exists or is locked */
 };
 
 /* NULL when there is no memory. */
@@ -59,14 +59,14 @@ OOCBAKE_API int oocbake_job_set(oocbake_job *job, const char *option, const char
 OOCBAKE_API int oocbake_plan(oocbake_job *job);
 
 struct oocbake_progress {
-	const char *phase;	/* "bake", "verify" */
-	uint64_t done, total;	/* bytes read and written */
-	double seconds;		/* since the start */
-	double rate;		/* bytes per second, over the last seconds */
-	double remaining;	/* seconds; negative while unknown */
-	const char *tensor;	/* in hand; any bytes but NUL: escape before printing */
+	const char *phase;    /* "bake", "verify" */
+	uint64_t done, total; /* bytes read and written */
+	double seconds;	      /* since the start */
+	double rate;	      /* bytes per second, over the last seconds */
+	double remaining;     /* seconds; negative while unknown */
+	const char *tensor;   /* in hand; any bytes but NUL: escape before printing */
 	unsigned shard, shards;
-	const char *bound;	/* "disk" or "cpu": which limit binds */
+	const char *bound; /* "disk" or "cpu": which limit binds */
 };
 typedef void (*oocbake_progress_fn)(void *user, const struct oocbake_progress *progress);
 
@@ -87,14 +87,15 @@ OOCBAKE_API const char *oocbake_report(oocbake_job *job, const char *format);
 OOCBAKE_API const char *oocbake_note(const oocbake_job *job, unsigned index);
 
 /* Describes the model or adapter at `path`, "text" or "json". */
-OOCBAKE_API int oocbake_inspect(oocbake_job *job, const char *path, const char *format, const char **result);
+OOCBAKE_API int oocbake_inspect(oocbake_job *job, const char *path, const char *format,
+				const char **result);
 
 /* The formats that can be read and written, "text" or "json". */
 OOCBAKE_API const char *oocbake_formats(oocbake_job *job, const char *format);
 
 /* The sentence of the last failure, "" when there was none. */
 OOCBAKE_API const char *oocbake_error(const oocbake_job *job);
-/* A word for it: "corrupt", "mismatch", "no-space" ... */
+/* A word for it: "corrupt", "mismatch", "nospc" ... */
 OOCBAKE_API const char *oocbake_error_kind(const oocbake_job *job);
 
 /* Version, and what it runs on: instruction set, BLIS, I/O backends. */

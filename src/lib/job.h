@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A job: options, and what was built from them, in the order of the data flow. The public API is
+ * a thin skin over the layers; this header is what its files share.
+ */
+#ifndef OB_LIB_JOB_H
+#define OB_LIB_JOB_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "adapter/adapter.h"
+#include "engine/engine.h"
+#include "export/export.h"
+#include "model/model.h"
+#include "oocbake/oocbake.h"
+#include "plan/budget.h"
+#include "plan/plan.h"
+#include "report/report.h"
+
+struct oocbake_job {
+	/* Options. */
+	char *model_path, *output;
+	struct ob_adapter_spec *lora;
+	size_t n_lora;
+	struct ob_adapter_options adapter_options;
+	struct ob_recipe recipe;
+	char *quant;	     /* --quant as given */
+	int64_t bits, group; /* -q, --q-group-size; 0: not given */
+	uint64_t memory;
+	double memory_share; /* 0: not given */
+	unsigned threads;
+	enum ob_io_kind io;
+	bool force;
+	struct ob_arena strings;
+
+	/* Built by prepare, each from those above it. */
+	struct ob_model *model;
+	struct ob_edits *edits;
+	struct ob_plan *plan;
+	struct ob_small_files small;
+	struct ob_budget budget;
+	bool is_prepared;
+
+	/* Filled by a run. */
+	struct ob_run run;
+	struct ob_effect *effect;
+	uint8_t *nonfinite;
+	bool has_run;
+	double started, seconds, cpu_seconds;
+
+	/* Tests: see struct ob_run. */
+	int (*wrap_io)(void *user, struct ob_io **io, ob_err *e);
+	void *wrap_user;
+
+	atomic_int cancel;
+	ob_err err;
+	struct ob_text text; /* the last string given out */
+	const char **note;
+	size_t n_notes, notes_cap;
+};
+
+/* prepare.c: inputs -> plan. for_verify: the output is expected to exist. */
+int ob_job_prepare(struct oocbake_job *job, bool for_verify, ob_err *e);
+void ob_job_unprepare(struct oocbake_job *job);
+/* options.c */
+int ob_job_option(struct oocbake_job *job, const char *name, const char *value, ob_err *e);
+void ob_job_free_options(struct oocbake_job *job);
+int ob_job_finish_options(struct oocbake_job *job, ob_err *e);
+/* bake.c, verify.c */
+int ob_job_bake(struct oocbake_job *job, oocbake_progress_fn fn, void *user, ob_err *e);
+int ob_job_verify(struct oocbake_job *job, oocbake_progress_fn fn, void *user, ob_err *e);
+/* job.c: a remark for oocbake_note. */
+int ob_job_note(struct oocbake_job *job, ob_err *e, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* bake.c: runs the engine over the targets and keeps its results in the job. */
+int ob_job_engine(struct oocbake_job *job, const struct ob_target *target, bool verify,
+		  oocbake_progress_fn fn, void *user, ob_err *e);
+
+#endif
