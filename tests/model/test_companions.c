@@ -27,9 +27,17 @@ static void lists(const char *const *want)
 Test(companions, everything_that_is_no_weight_file)
 {
 	static const char *const want[] = {
-		"1_Pooling/config.json", "5gram.bin", "LICENSE", "additional/original/note.txt",
-		"assets/deep/er/note.txt", "chat_template.jinja", "modeling_toy.py",
-		"tokenizer.bin", "tokenizer.json", "tokenizer.model", NULL,
+		"1_Pooling/config.json",
+		"5gram.bin",
+		"LICENSE",
+		"additional/original/note.txt",
+		"assets/deep/er/note.txt",
+		"chat_template.jinja",
+		"modeling_toy.py",
+		"tokenizer.bin",
+		"tokenizer.json",
+		"tokenizer.model",
+		NULL,
 	};
 
 	put_folder("assets/deep/er");
@@ -44,14 +52,31 @@ Test(companions, everything_that_is_no_weight_file)
 Test(companions, what_stays_behind)
 {
 	static const char *const names[] = {
-		"model.safetensors", "model-00001-of-00009.safetensors", "pytorch_model.bin",
-		"pytorch_model-00001-of-00002.bin", "consolidated.00.bin", "consolidated.pth",
-		"model.gguf", "weights.npz", "tf_model.h5", "flax_model.msgpack", "model.onnx",
-		"model.onnx_data", "rust_model.ot", "model.ckpt", "optimizer.pt",
-		"model.safetensors.index.json", "model.safetensors.index.fp16.json",
-		"pytorch_model.bin.index.json", "adapter_config.json",
-		"adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors",
-		"training_args.bin", "events.out.tfevents.1", ".gitattributes",
+		"model.safetensors",
+		"model-00001-of-00009.safetensors",
+		"pytorch_model.bin",
+		"pytorch_model-00001-of-00002.bin",
+		"consolidated.00.bin",
+		"consolidated.pth",
+		"model.gguf",
+		"weights.npz",
+		"tf_model.h5",
+		"flax_model.msgpack",
+		"model.onnx",
+		"model.onnx_data",
+		"rust_model.ot",
+		"model.ckpt",
+		"optimizer.pt",
+		"model.safetensors.index.json",
+		"model.safetensors.index.fp16.json",
+		"pytorch_model.bin.index.json",
+		"adapter_config.json",
+		"adapter_model.safetensors",
+		"adapter_model.bin",
+		"adapters.safetensors",
+		"training_args.bin",
+		"events.out.tfevents.1",
+		".gitattributes",
 	};
 	static const char *const none[] = { NULL };
 	char name[256];
@@ -76,7 +101,8 @@ Test(companions, what_stays_behind)
 /* The further modules of a sentence-transformers model are loaded from their own folders. */
 Test(companions, weights_of_module_folders)
 {
-	static const char *const want[] = { "2_Dense/config.json", "2_Dense/model.safetensors", NULL };
+	static const char *const want[] = { "2_Dense/config.json", "2_Dense/model.safetensors",
+					    NULL };
 
 	put_folder("2_Dense");
 	put_folder("2_Dense/old");

@@ -12,9 +12,18 @@ static void clear(void)
 TestSuite(group, .init = scratch_make, .fini = clear);
 
 /* The parts of a module in MLX's affine format: 4 bits in groups of 64, or as said. */
-#define CODES(name, rows, words) { name ".weight", "U32", 4, rows, words }
-#define SCALES(name, rows, groups) { name ".scales", "F16", 2, rows, groups }
-#define BIASES(name, rows, groups) { name ".biases", "F16", 2, rows, groups }
+#define CODES(name, rows, words)                      \
+	{                                             \
+		name ".weight", "U32", 4, rows, words \
+	}
+#define SCALES(name, rows, groups)                     \
+	{                                              \
+		name ".scales", "F16", 2, rows, groups \
+	}
+#define BIASES(name, rows, groups)                     \
+	{                                              \
+		name ".biases", "F16", 2, rows, groups \
+	}
 
 #define put_model(file, t) put_tensors(file, "\"format\":\"mlx\"", t, sizeof(t) / sizeof(*t))
 
@@ -27,10 +36,8 @@ static void part_is(const struct ob_tensor *t, unsigned part, const char *name)
 Test(group, parts_in_any_order_and_any_shard)
 {
 	static const struct stored one[] = {
-		BIASES("a", 2, 1),
-		{ "norm", "BF16", 2, 1, 64 },
-		CODES("a", 2, 8),
-		{ "a.bias", "F16", 2, 1, 2 },
+		BIASES("a", 2, 1), { "norm", "BF16", 2, 1, 64 },
+		CODES("a", 2, 8),  { "a.bias", "F16", 2, 1, 2 },
 		SCALES("b", 4, 2),
 	};
 	static const struct stored two[] = {
@@ -64,10 +71,11 @@ Test(group, parts_in_any_order_and_any_shard)
 Test(group, encoding_of_most_elements)
 {
 	static const struct stored t[] = {
-		CODES("small", 1, 8), SCALES("small", 1, 1), BIASES("small", 1, 1),
-		CODES("wide", 9, 16), SCALES("wide", 9, 1), BIASES("wide", 9, 1), /* 8 bits */
-		CODES("last", 3, 8), SCALES("last", 3, 1), BIASES("last", 3, 1),
-		{ "huge", "F32", 4, 64, 64 },
+		CODES("small", 1, 8),  SCALES("small", 1, 1),
+		BIASES("small", 1, 1), CODES("wide", 9, 16),
+		SCALES("wide", 9, 1),  BIASES("wide", 9, 1), /* 8 bits */
+		CODES("last", 3, 8),   SCALES("last", 3, 1),
+		BIASES("last", 3, 1),  { "huge", "F32", 4, 64, 64 },
 	};
 
 	put_model("model.safetensors", t);

@@ -139,8 +139,8 @@ Test(model, index_and_shards_disagree)
 	put_text("model.safetensors.index.json", INDEX("\"a\": \"" ONE "\", \"c\": \"" TWO "\""));
 	fails(reopen(scratch_dir, e), OB_MISMATCH, "\"b\", which");
 	put_text("model.safetensors.index.json",
-		 INDEX("\"a\": \"" ONE "\", \"b\": \"" ONE "\", \"c\": \"" TWO
-		       "\", \"a\": \"" ONE "\""));
+		 INDEX("\"a\": \"" ONE "\", \"b\": \"" ONE "\", \"c\": \"" TWO "\", \"a\": \"" ONE
+		       "\""));
 	fails(reopen(scratch_dir, e), OB_CORRUPT, "\"a\" twice");
 }
 

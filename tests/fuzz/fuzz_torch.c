@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fuzz target of the torch reader: zip archives as they are; all else is the pickle in an archive
+ * with three storages, since a changed pickle would not get past the archive's checksum. */
+#include "../container/zipmaker.h"
+#include "container_fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static const uint8_t storage[64];
+	const struct zip_spec m[] = {
+		{ "archive/data.pkl", data, size, 0 },
+		{ "archive/data/0", storage, 64, 0 },
+		{ "archive/data/1", storage, 24, 0 },
+		{ "archive/data/2", storage, 0, 0 },
+	};
+	uint8_t *zip;
+	size_t zip_size;
+
+	if (size >= 2 && memcmp(data, "PK", 2) == 0) {
+		fuzz_container(&ob_container_torch, data, size);
+		return 0;
+	}
+	zip = zip_make(m, 4, ZIP_PLAIN, &zip_size);
+	fuzz_container(&ob_container_torch, zip, zip_size);
+	free(zip);
+	return 0;
+}
