@@ -17,7 +17,7 @@ AC_DEFUN([OB_BLIS_PROGRAM], [AC_LANG_PROGRAM([[#include <blis.h>]], [[
 dnl OB_TRY_BLIS(CFLAGS, LIBS): the first pair that links is kept.
 AC_DEFUN([OB_TRY_BLIS], [AS_IF([test "x$ob_blis" = xno], [
 	ob_save_cppflags=$CPPFLAGS ob_save_libs=$LIBS
-	CPPFLAGS="$CPPFLAGS $1" LIBS="$2 $LIBS"
+	CPPFLAGS="$CPPFLAGS $1" LIBS="$2 -lm $LIBS"
 	AC_LINK_IFELSE([OB_BLIS_PROGRAM], [ob_blis=yes BLIS_CFLAGS="$1" BLIS_LIBS="$2"])
 	CPPFLAGS=$ob_save_cppflags LIBS=$ob_save_libs
 ])])

@@ -200,7 +200,8 @@ static void apply_panel(const struct ob_edit *edit, size_t n, const struct ob_re
 	struct sum sum = { .at = scratch, .rows = at->rows, .cols = at->cols };
 	struct overlap o;
 
-	for (const struct ob_edit *x = edit; x < edit + n; x++) {
+	for (size_t i = 0; i < n; i++) {
+		const struct ob_edit *x = &edit[i];
 		bool is_additive = x->kind == OB_EDIT_LOWRANK || x->kind == OB_EDIT_ADD;
 
 		/* In every panel alike, overlap or not: the sums must not depend on the rectangle. */

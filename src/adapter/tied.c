@@ -149,7 +149,7 @@ int ob_resolve_tied(struct ob_edits *x, struct ob_targets *t, struct ob_entries 
 	const struct ob_entry *by;
 
 	*untied = false;
-	if (!t->tied)
+	if (!t->tied || !list->n)
 		return 0;
 	mark(t, list);
 	by = find_difference(t, list);

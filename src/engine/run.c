@@ -576,7 +576,7 @@ static int start_workers(struct engine *en, ob_err *e)
 	size_t floats = ob_round_up(en->layout.total * sizeof(float), 4096) / sizeof(float);
 	for (unsigned i = 0; i < en->n_workers; i++) {
 		en->worker[i].en = en;
-		en->worker[i].scratch = en->scratch + i * floats;
+		en->worker[i].scratch = floats ? en->scratch + i * floats : NULL;
 		if (start_thread(&en->worker[i].thread, work, &en->worker[i], e))
 			return -1;
 		en->n_started++;

@@ -103,6 +103,10 @@ static void run_everywhere(const struct ob_plan *p)
 		world_compare(&w, p, want, what);
 		cr_assert_eq(run.bytes_read, bytes_to_read(p), "%s", what);
 		cr_assert_eq(ob_alloc_sealed_calls(), sealed, "%s allocates while it runs", what);
+		for (size_t k = 0; k < p->n_outs; k++)
+			if (p->out[k].unit_rows > 1)
+				cr_assert_eq(effect[k].n % (p->out[k].unit_rows * p->out[k].cols),
+					     0, "%s measures parts of blocks", what);
 		if (i == 0)
 			memcpy(first, effect, sizeof(first));
 		cr_assert_arr_eq(first, effect, sizeof(first), "%s measures differently", what);
@@ -157,6 +161,18 @@ Test(engine, copies_whatever_the_skew)
 	world_matrix(&w, "scalar", world_float(OB_F64), 0, 1);
 	world_matrix(&w, "empty", world_float(OB_F32), 7, 0);
 	w.recipe.max_shard = 2000000;
+	world_commit(&w);
+	run_built();
+}
+
+/* Whole blocks go around the page cache; one byte before or behind them must not be lost. */
+Test(engine, copies_single_bytes_beside_whole_blocks)
+{
+	world_matrix(&w, "ends_with_one", U8, 0, 65536 + 1);
+	world_matrix(&w, "between", U8, 0, 65536 - 2);
+	world_matrix(&w, "begins_with_one", U8, 0, 1 + 65536);
+	w.pad = 4095;
+	world_matrix(&w, "both", U8, 0, 65536 + 1);
 	world_commit(&w);
 	run_built();
 }

@@ -343,6 +343,10 @@ Test(tiles, assemblies_are_cut_at_their_pieces)
 	world_piece(&w, o, b, 1, 1500, second);
 	o = world_out(&w, p, "quantized", world_mlx(4, 64, OB_F16), 2560, 4096);
 	world_piece(&w, o, a, 1, 2560, second);
+	/* A tile would be 1344 rows, but for the blocks. */
+	uint32_t d = world_matrix(&w, "d", world_float(OB_BF16), 5120, 1536);
+	o = world_out(&w, p, "permuted", world_float(OB_BF16), 5120, 1536);
+	world_piece(&w, o, d, 0, 5120, heads);
 	finish(p);
 }
 
