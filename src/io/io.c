@@ -114,7 +114,7 @@ void ob_io_perform(struct ob_io_req *req)
 	int64_t n;
 
 	do {
-		char *buf = (char *)req->buf + req->done;
+		char *buf = ob_io_next_buf(req);
 		const off_t off = (off_t)(req->off + req->done);
 
 		switch (req->op) {

@@ -25,6 +25,12 @@ struct ob_io_req *ob_io_give(struct ob_io *io, struct ob_io_list *done);
 
 /* Bytes of the next system call for req; it continues at req->done. */
 uint32_t ob_io_next_len(const struct ob_io_req *req);
+
+/* Where they go; a sync has no buffer. */
+static inline char *ob_io_next_buf(const struct ob_io_req *req)
+{
+	return req->buf ? (char *)req->buf + req->done : NULL;
+}
 /* Takes the result of one system call for req: bytes, or a negative errno. True when the request is
  * over, false when the rest must be submitted. */
 bool ob_io_advance(struct ob_io_req *req, int64_t result);

@@ -36,8 +36,7 @@ static void fail(struct uring_io *u, struct ob_io_req *req, int error)
 static void queue(struct uring_io *u, struct ob_io_req *req)
 {
 	struct io_uring_sqe *sqe = u->broken ? NULL : io_uring_get_sqe(&u->ring);
-	/* A sync and the poll have no buffer. */
-	char *buf = req->buf ? (char *)req->buf + req->done : NULL;
+	char *buf = ob_io_next_buf(req);
 	const uint64_t off = req->off + req->done;
 
 	if (!sqe) {

@@ -72,8 +72,7 @@ struct ob_out {
 	uint64_t part_off[OB_MAX_PARTS];  /* where in it, from its beginning */
 	bool copy;			  /* byte for byte; else decode, edit, encode */
 	uint64_t rows, cols;		  /* the matrix that tiles, pieces and edits refer to */
-	uint32_t unit_rows,
-		unit_cols; /* its formats' granularity: what is decoded and encoded at a time */
+	uint32_t unit_rows, unit_cols;	  /* what is decoded and encoded at a time: see codec.h */
 	const struct ob_piece *piece;
 	uint32_t n_pieces;
 	const struct ob_edit *edit;

@@ -69,9 +69,9 @@ void world_end(struct world *w)
 {
 	close_targets(w);
 	for (unsigned i = 0; i < WORLD_FILES; i++) {
+		if (w->opened[i])
+			unlink(w->opened[i]->path);
 		ob_file_close(w->opened[i]);
-		if (w->dir[0])
-			unlink(w->file[i].path);
 	}
 	if (w->dir[0])
 		rmdir(w->dir);
