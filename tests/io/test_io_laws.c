@@ -56,7 +56,7 @@ static struct ob_io *open_backend(const struct backend *b)
 	if (!b->open(&io, DEPTH, &e))
 		return io;
 	cr_assert_eq(e.code, OB_UNSUPPORTED, "%s: %s", b->name, e.msg);
-	cr_log_warn("%s is not tested here: %s", b->name, e.msg);
+	cr_log_info("%s is not tested here: %s", b->name, e.msg);
 	return NULL;
 }
 
@@ -92,7 +92,7 @@ static int open_test_file(int flags)
 	int fd = open(in_scratch("data"), O_RDWR | O_CREAT | flags, 0600);
 
 	if (fd < 0 && (flags & O_DIRECT)) {
-		cr_log_warn("no direct transfers on %s: TMPDIR chooses another place", scratch_dir);
+		cr_log_info("no direct transfers on %s: TMPDIR chooses another place", scratch_dir);
 		return open_test_file(flags & ~O_DIRECT);
 	}
 	cr_assert_geq(fd, 0, "%s", strerror(errno));
