@@ -295,6 +295,8 @@ int ob_file_check(const struct ob_file *f, ob_err *e)
 	return 0;
 }
 
+#define FAULT_AROUND (64u << 10) /* the kernel's default */
+
 static void advise(const struct ob_file *f, uint64_t off, uint64_t len, int advice)
 {
 	const uint64_t begin = ob_round_down(off, (uint64_t)sysconf(_SC_PAGESIZE));
@@ -309,9 +311,13 @@ void ob_file_will_need(const struct ob_file *f, uint64_t off, uint64_t len)
 	advise(f, off, len, MADV_WILLNEED);
 }
 
+/* A fault maps the cached pages around it as well: those go too. Nothing is lost, they are clean. */
 void ob_file_drop(const struct ob_file *f, uint64_t off, uint64_t len)
 {
-	advise(f, off, len, MADV_DONTNEED);
+	uint64_t first = off > FAULT_AROUND ? off - FAULT_AROUND : 0;
+	uint64_t last = ob_min_u64(f->stamp.size, off + len + FAULT_AROUND);
+
+	advise(f, first, last - first, MADV_DONTNEED);
 }
 
 int ob_name_check(const char *name, const char *what, ob_err *e)
