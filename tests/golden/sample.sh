@@ -9,5 +9,5 @@ for python in /usr/bin/python3 python3; do
 		exec "$python" "$top_srcdir/tests/golden/run.py" --quiet --oocbake "$OOCBAKE"
 	fi
 done
-echo "numpy is not installed"
-exit 77
+echo "numpy is not installed (python3-numpy)"
+exit 99
