@@ -8,6 +8,7 @@
 
 #include "base/num.h"
 #include "check.h"
+#include "kernels/gemm.h"
 #include "kernels/kernels.h"
 
 static void *need(void *p)
@@ -436,9 +437,14 @@ static void add_edit(const struct ob_edit *x, float *sum, uint64_t cols)
 			for (uint64_t k0 = 0; k0 < x->b.cols; k0 += 256) {
 				float chain = 0;
 
-				for (uint64_t k = k0; k < x->b.cols && k < k0 + 256; k++)
-					chain = fmaf(b[r * x->b.cols + k] * x->coeff,
-						     a[k * x->a.cols + c], chain);
+				for (uint64_t k = k0; k < x->b.cols && k < k0 + 256; k++) {
+					float up = b[r * x->b.cols + k] * x->coeff;
+					float down = a[k * x->a.cols + c];
+
+					/* Without FMA kernels each step rounds twice. */
+					chain = ob_gemm_is_fma() ? fmaf(up, down, chain)
+								 : chain + up * down;
+				}
 				*s += chain;
 			}
 		}
