@@ -6,10 +6,6 @@
 #include "kernels/gemm.h"
 #include "kernels/kernels.h"
 
-/* A view above this is dropped from the resident set behind its use; those below are few enough
- * that the budget counts them whole. */
-#define DROP_BYTES (8u << 20)
-
 /* Part of the scratch: the sum of additive edits, then a tile of B, then a tile of A (or of a dense
  * edit, which is no larger). */
 /* Rows of the tiles are not a power of two apart, which would put them all into one set of the
@@ -87,18 +83,26 @@ void ob_view_load(const struct ob_view *v, uint64_t r, uint64_t nr, uint64_t c, 
 			dst[i * ld + j] *= coeff;
 }
 
-static void drop_behind(const struct ob_view *v, uint64_t r, uint64_t nr, uint64_t c, uint64_t nc)
-{
-	if (ob_view_bytes(v) > DROP_BYTES)
-		ob_file_drop(v->file, (uint64_t)(elem(v, r, c) - v->file->map),
-			     span_bytes(v, nr, nc));
-}
+/* One panel on its way: the weights, and the sum of the additive edits, which holds nothing before the
+ * first one. */
+struct panel {
+	float *w;
+	size_t ld;
+	float *sum; /* [rows, LD] */
+	float *tile_b, *tile_a;
+	uint32_t rows, cols;
+	bool is_summing;
+	bool drops_factors;
+};
 
-static void load_and_drop(const struct ob_view *v, const struct ob_rect *part, float coeff,
-			  float *dst, size_t ld)
+/* Loads a part of a view; where factors are many, its pages leave the resident set at once. */
+static void load(const struct panel *p, const struct ob_view *v, const struct ob_rect *part,
+		 float coeff, float *dst, size_t ld)
 {
 	ob_view_load(v, part->row, part->rows, part->col, part->cols, coeff, dst, ld);
-	drop_behind(v, part->row, part->rows, part->col, part->cols);
+	if (p->drops_factors)
+		ob_file_drop(v->file, (uint64_t)(elem(v, part->row, part->col) - v->file->map),
+			     span_bytes(v, part->rows, part->cols));
 }
 
 /* The part of an edit's window that lies in a panel. */
@@ -123,117 +127,145 @@ static bool overlap(const struct ob_edit *x, const struct ob_rect *at, struct ov
 	return true;
 }
 
-/* The sum of the additive edits of a panel; nothing is in it before the first one. */
-struct sum {
-	float *at; /* [rows, LD] */
-	uint32_t rows, cols;
-	bool is_begun;
-};
-
 /* Minus zero is what changes no float when it is added, minus zero included: an element outside
  * every window keeps its bits. An edit that covers the panel needs no such ground. */
-static bool begin(struct sum *s, const struct overlap *o)
+static bool begin(struct panel *p, const struct overlap *o)
 {
-	bool is_first = !s->is_begun;
+	bool is_first = !p->is_summing;
 
-	s->is_begun = true;
-	if (is_first && o->in.rows == s->rows && o->in.cols == s->cols)
+	p->is_summing = true;
+	if (is_first && o->in.rows == p->rows && o->in.cols == p->cols)
 		return true;
-	for (size_t i = 0; is_first && i < s->rows * LD; i++)
-		s->at[i] = -0.0f;
+	for (size_t i = 0; is_first && i < p->rows * LD; i++)
+		p->sum[i] = -0.0f;
 	return false;
 }
 
 /* sum += (coeff * B) A */
-static void add_lowrank(const struct ob_edit *x, const struct overlap *o, struct sum *s,
-			float *tile_b, float *tile_a)
+static void add_lowrank(struct panel *p, const struct ob_edit *x, const struct overlap *o)
 {
-	bool is_ground = begin(s, o);
-	float *c = s->at + o->row * LD + o->col;
+	bool is_ground = begin(p, o);
+	float *c = p->sum + o->row * LD + o->col;
 
 	for (uint64_t k = 0; k < x->b.cols; k += OB_GEMM_K_MAX) {
 		uint32_t nk = (uint32_t)ob_min_u64(OB_GEMM_K_MAX, x->b.cols - k);
 		struct ob_rect part_b = { o->in.row, k, o->in.rows, nk };
 		struct ob_rect part_a = { k, o->in.col, nk, o->in.cols };
 
-		load_and_drop(&x->b, &part_b, x->coeff, tile_b, OB_GEMM_K_MAX);
-		load_and_drop(&x->a, &part_a, 1.0f, tile_a, LD);
-		ob_gemm(c, LD, tile_b, OB_GEMM_K_MAX, tile_a, LD, o->in.rows, o->in.cols, nk,
+		load(p, &x->b, &part_b, x->coeff, p->tile_b, OB_GEMM_K_MAX);
+		load(p, &x->a, &part_a, 1.0f, p->tile_a, LD);
+		ob_gemm(c, LD, p->tile_b, OB_GEMM_K_MAX, p->tile_a, LD, o->in.rows, o->in.cols, nk,
 			k > 0 || !is_ground);
 	}
 }
 
 /* sum += coeff * b */
-static void add_dense(const struct ob_edit *x, const struct overlap *o, struct sum *s, float *tile)
+static void add_dense(struct panel *p, const struct ob_edit *x, const struct overlap *o)
 {
-	if (begin(s, o)) {
-		load_and_drop(&x->b, &o->in, x->coeff, s->at, LD);
+	if (begin(p, o)) {
+		load(p, &x->b, &o->in, x->coeff, p->sum, LD);
 		return;
 	}
-	load_and_drop(&x->b, &o->in, x->coeff, tile, LD);
+	load(p, &x->b, &o->in, x->coeff, p->tile_a, LD);
 	for (uint32_t r = 0; r < o->in.rows; r++)
-		ob_kernels()->add(s->at + (o->row + r) * LD + o->col, tile + (size_t)r * LD,
+		ob_kernels()->add(p->sum + (o->row + r) * LD + o->col, p->tile_a + (size_t)r * LD,
 				  o->in.cols);
 }
 
-static void replace_rows(const struct ob_edit *x, const struct ob_rect *at, float *w, size_t ld)
+static void replace_rows(const struct panel *p, const struct ob_edit *x, const struct ob_rect *at)
 {
 	for (uint64_t j = 0; j < x->n_rows; j++) {
 		struct ob_rect row = { j, at->col, 1, at->cols };
 
 		if (x->index[j] >= at->row && x->index[j] - at->row < at->rows)
-			load_and_drop(&x->b, &row, 1.0f, w + (x->index[j] - at->row) * ld, ld);
+			load(p, &x->b, &row, 1.0f, p->w + (x->index[j] - at->row) * p->ld, p->ld);
 	}
 }
 
-static void flush(struct sum *s, float *w, size_t ld)
+static void flush(struct panel *p)
 {
-	for (uint32_t r = 0; s->is_begun && r < s->rows; r++)
-		ob_kernels()->add(w + r * ld, s->at + (size_t)r * LD, s->cols);
-	s->is_begun = false;
+	for (uint32_t r = 0; p->is_summing && r < p->rows; r++)
+		ob_kernels()->add(p->w + r * p->ld, p->sum + (size_t)r * LD, p->cols);
+	p->is_summing = false;
 }
 
-static void apply_panel(const struct ob_edit *edit, size_t n, const struct ob_rect *at, float *w,
-			size_t ld, float *scratch)
+static void apply(struct panel *p, const struct ob_edit *x, const struct ob_rect *at)
 {
-	float *tile_b = scratch + SUM_FLOATS, *tile_a = tile_b + B_FLOATS;
-	struct sum sum = { .at = scratch, .rows = at->rows, .cols = at->cols };
+	bool is_additive = x->kind == OB_EDIT_LOWRANK || x->kind == OB_EDIT_ADD;
 	struct overlap o;
 
-	for (size_t i = 0; i < n; i++) {
-		const struct ob_edit *x = &edit[i];
-		bool is_additive = x->kind == OB_EDIT_LOWRANK || x->kind == OB_EDIT_ADD;
-
-		/* In every panel alike, overlap or not: the sums must not depend on the rectangle. */
-		if (!is_additive)
-			flush(&sum, w, ld);
-		if (x->kind != OB_EDIT_REPLACE_ROWS && !overlap(x, at, &o))
-			continue;
-		switch (x->kind) {
-		case OB_EDIT_LOWRANK:
-			add_lowrank(x, &o, &sum, tile_b, tile_a);
-			break;
-		case OB_EDIT_ADD:
-			add_dense(x, &o, &sum, tile_a);
-			break;
-		case OB_EDIT_REPLACE:
-			load_and_drop(&x->b, &o.in, 1.0f, w + o.row * ld + o.col, ld);
-			break;
-		case OB_EDIT_REPLACE_ROWS:
-			replace_rows(x, at, w, ld);
-			break;
-		}
+	/* In every panel alike, overlap or not: the sums must not depend on the rectangle. */
+	if (!is_additive)
+		flush(p);
+	if (x->kind != OB_EDIT_REPLACE_ROWS && !overlap(x, at, &o))
+		return;
+	switch (x->kind) {
+	case OB_EDIT_LOWRANK:
+		add_lowrank(p, x, &o);
+		break;
+	case OB_EDIT_ADD:
+		add_dense(p, x, &o);
+		break;
+	case OB_EDIT_REPLACE:
+		load(p, &x->b, &o.in, 1.0f, p->w + o.row * p->ld + o.col, p->ld);
+		break;
+	case OB_EDIT_REPLACE_ROWS:
+		replace_rows(p, x, at);
+		break;
 	}
-	flush(&sum, w, ld);
 }
 
-void ob_edits_apply(const struct ob_edit *edit, size_t n, struct ob_rect at, float *w, size_t ld,
-		    float *scratch)
+uint64_t ob_edits_bytes(const struct ob_edit *edit, size_t n)
 {
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += ob_view_bytes(&edit[i].b) + ob_view_bytes(&edit[i].a);
+	return sum;
+}
+
+static void advise(const struct ob_view *v, void (*how)(const struct ob_file *, uint64_t, uint64_t))
+{
+	if (v->file)
+		how(v->file, v->off, ob_view_bytes(v));
+}
+
+void ob_edits_will_need(const struct ob_edit *edit, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		advise(&edit[i].a, ob_file_will_need);
+		advise(&edit[i].b, ob_file_will_need);
+	}
+}
+
+void ob_edits_drop(const struct ob_edit *edit, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		advise(&edit[i].a, ob_file_drop);
+		advise(&edit[i].b, ob_file_drop);
+	}
+}
+
+void ob_edits_apply(const struct ob_edit *edit, size_t n, struct ob_rect at, bool drops_factors,
+		    float *w, size_t ld, float *scratch)
+{
+	struct panel p = {
+		.ld = ld,
+		.sum = scratch,
+		.tile_b = scratch + SUM_FLOATS,
+		.tile_a = scratch + SUM_FLOATS + B_FLOATS,
+		.rows = at.rows,
+		.drops_factors = drops_factors,
+	};
+
 	for (uint32_t c = 0; c < at.cols; c += OB_PANEL_COLS) {
 		struct ob_rect panel = { at.row, at.col + c, at.rows,
 					 (uint32_t)ob_min_u64(OB_PANEL_COLS, at.cols - c) };
 
-		apply_panel(edit, n, &panel, w + c, ld, scratch);
+		p.w = w + c;
+		p.cols = panel.cols;
+		for (size_t i = 0; i < n; i++)
+			apply(&p, &edit[i], &panel);
+		flush(&p);
 	}
 }

@@ -60,11 +60,16 @@ struct ob_rect {
 /* Floats of scratch that ob_edits_apply needs for any rectangle within the limits. */
 size_t ob_edit_scratch_floats(void);
 
-/* Applies edits in list order to w (float32). Factor pages are dropped from the map again when they
- * are many, so that the resident set stays bounded. Re-entrant; no allocation. The result of an
- * element does not depend on the rectangle it was computed in. */
-void ob_edits_apply(const struct ob_edit *edit, size_t n, struct ob_rect at, float *w, size_t ld,
-		    float *scratch);
+/* Applies edits in list order to w (float32). drops_factors: the pages of factors leave the resident set
+ * at once; else they stay until ob_edits_drop. Re-entrant; no allocation. The result of an element does
+ * not depend on the rectangle it was computed in. */
+void ob_edits_apply(const struct ob_edit *edit, size_t n, struct ob_rect at, bool drops_factors,
+		    float *w, size_t ld, float *scratch);
+
+/* Bytes of all factors in their files; asking for them ahead; letting their pages go. */
+uint64_t ob_edits_bytes(const struct ob_edit *edit, size_t n);
+void ob_edits_will_need(const struct ob_edit *edit, size_t n);
+void ob_edits_drop(const struct ob_edit *edit, size_t n);
 
 /* Loads view rows [r, r+nr) x cols [c, c+nc) as float32 to dst[i * ld + j], times coeff. */
 void ob_view_load(const struct ob_view *v, uint64_t r, uint64_t nr, uint64_t c, uint64_t nc,

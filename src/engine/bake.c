@@ -156,6 +156,7 @@ void ob_bake_tile(const struct ob_bake *b, const struct ob_scratch_layout *layou
 		 col0 = b->tile->e0 % o->cols;
 	uint64_t cols = ob_min_u64(o->cols, n), rows = n / cols, w, h;
 	bool is_first = o->n_edits > 0 && j.piece && !b->tile->measure;
+	bool drops_factors = ob_edits_bytes(o->edit, o->n_edits) > b->kept_factors;
 	rect_size(&j, cols, &w, &h);
 	for (uint64_t y = 0; y < rows; y += h)
 		for (uint64_t x = 0; x < cols; x += w) {
@@ -171,7 +172,8 @@ void ob_bake_tile(const struct ob_bake *b, const struct ob_scratch_layout *layou
 				memcpy(before, j.w,
 				       (size_t)sample_rows(&j, &at) * at.cols * sizeof(float));
 			if (o->n_edits)
-				ob_edits_apply(o->edit, o->n_edits, at, j.w, at.cols, j.edits);
+				ob_edits_apply(o->edit, o->n_edits, at, drops_factors, j.w, at.cols,
+					       j.edits);
 			if (ob_kernels()->max_abs_bits(j.w, size) >= limit)
 				r->nonfinite = true;
 			if (b->tile->measure) {

@@ -13,6 +13,7 @@ struct ob_bake {
 	const struct ob_span *out; /* the same for the output */
 	const double *stats;	   /* of the whole tensor, for a format with statistics */
 	double *measure;	   /* where a measuring tile leaves its own */
+	uint64_t kept_factors;	   /* see struct ob_budget */
 };
 
 struct ob_bake_result {

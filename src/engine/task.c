@@ -201,6 +201,7 @@ void ob_task_compute(const struct ob_run *run, struct ob_task *t,
 			.out = t->out_span,
 			.stats = t->stats,
 			.measure = t->measure,
+			.kept_factors = run->budget->kept_factors,
 		};
 		ob_bake_tile(&b, layout, scratch, &t->result);
 	}

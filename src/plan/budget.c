@@ -14,12 +14,12 @@
 #include "kernels/gemm.h"
 #include "plan/budget.h"
 
-#define STACK_BYTES (256u << 10) /* of a worker's stack that is ever touched */
-#define KEPT_VIEW (8u << 20)	 /* factors up to this stay in the map until their tensor is done */
-#define PASSING_VIEW (16u << 20) /* of a larger one: what the system maps around 256 rows of it */
-#define FIXED_BYTES (8u << 20)	 /* ring, queues, small files, pages of libraries not yet touched */
-#define TILE_BYTES 40u		 /* per tile, allocated by the engine */
-#define IO_SLOTS 16u		 /* enough to keep a disk busy while workers hold the others */
+#define STACK_BYTES (256u << 10)    /* of a worker's stack that is ever touched */
+#define KEPT_FACTORS (32u << 20)    /* of one tensor, where memory is plenty */
+#define PASSING_FACTORS (16u << 20) /* the most that the system maps around 256 rows of a factor */
+#define FIXED_BYTES (8u << 20) /* ring, queues, small files, pages of libraries not yet touched */
+#define TILE_BYTES 40u	       /* per tile, allocated by the engine */
+#define IO_SLOTS 16u	       /* enough to keep a disk busy while workers hold the others */
 #define SLOTS_PER_WORKER 3u
 
 static size_t max_size(size_t a, size_t b)
@@ -58,20 +58,12 @@ static bool has_edits(const struct ob_plan *p)
 }
 
 /* Pages of factors in the resident set while a worker is at one tensor. */
-static uint64_t factor_bytes(const struct ob_plan *p)
+static uint64_t factor_bytes(const struct ob_plan *p, uint64_t kept)
 {
 	uint64_t most = 0;
 	for (size_t i = 0; i < p->n_outs; i++) {
-		uint64_t kept = 0, passing = 0;
-		for (uint32_t k = 0; k < 2 * p->out[i].n_edits; k++) {
-			const struct ob_edit *x = &p->out[i].edit[k / 2];
-			uint64_t n = ob_view_bytes(k % 2 ? &x->b : &x->a);
-			if (n <= KEPT_VIEW)
-				kept += n;
-			else
-				passing = PASSING_VIEW;
-		}
-		most = ob_max_u64(most, kept + passing);
+		uint64_t n = ob_edits_bytes(p->out[i].edit, p->out[i].n_edits);
+		most = ob_max_u64(most, n <= kept ? n : PASSING_FACTORS);
 	}
 	return most;
 }
@@ -81,9 +73,30 @@ static uint64_t need(const struct ob_budget *b, const struct ob_plan *p, uint64_
 	uint64_t worker = b->scratch + STACK_BYTES;
 	if (has_edits(p))
 		worker += ob_gemm_memory(OB_RECT_ROWS, OB_PANEL_COLS, OB_GEMM_K_MAX) +
-			  factor_bytes(p);
+			  factor_bytes(p, b->kept_factors);
 	return base + (uint64_t)b->slots * (OB_SLOT_BYTES + OB_TASK_BYTES) + b->workers * worker +
 	       p->n_tiles * TILE_BYTES + FIXED_BYTES;
+}
+
+/* Slots down to what keeps every worker fed, then the kept factors, then workers; the last worker gets
+ * along with the bare minimum of slots. The minimum is known to fit. */
+static void fit(struct ob_budget *b, const struct ob_plan *p, uint64_t base, uint64_t limit,
+		unsigned demand, unsigned want)
+{
+	static const uint64_t kept[] = { KEPT_FACTORS, PASSING_FACTORS };
+	const unsigned few = 2 * demand;
+	for (b->workers = want; b->workers; b->workers--)
+		for (unsigned k = 0; k < 2; k++) {
+			unsigned least = b->workers == 1 ? few : (b->workers + 1) * demand;
+			b->kept_factors = kept[k];
+			b->slots = (unsigned)ob_max_u64(IO_SLOTS + SLOTS_PER_WORKER * b->workers,
+							least);
+			while (b->slots > least && need(b, p, base) > limit)
+				b->slots--;
+			b->need = need(b, p, base);
+			if (b->need <= limit)
+				return;
+		}
 }
 
 int ob_budget_fit(struct ob_budget *b, const struct ob_plan *p, uint64_t limit, unsigned threads,
@@ -94,10 +107,13 @@ int ob_budget_fit(struct ob_budget *b, const struct ob_plan *p, uint64_t limit, 
 	ob_scratch_layout(p, &s);
 	uint64_t base = ob_rss_now();
 	/* Two tiles in hand keep reading and computing apart; each has an input and an output slot. */
-	unsigned demand = verify ? 3 : 2, few = 2 * demand;
+	unsigned demand = verify ? 3 : 2;
 	if (!limit)
 		limit = ob_min_u64(ob_memory_available() / 4, 2ull << 30);
-	*b = (struct ob_budget){ .workers = 1, .slots = few, .scratch = s.total * sizeof(float) };
+	*b = (struct ob_budget){ .workers = 1,
+				 .slots = 2 * demand,
+				 .scratch = s.total * sizeof(float),
+				 .kept_factors = PASSING_FACTORS };
 	b->minimum = need(b, p, base);
 	if (b->minimum > limit)
 		return ob_fail(
@@ -106,18 +122,6 @@ int ob_budget_fit(struct ob_budget *b, const struct ob_plan *p, uint64_t limit, 
 			ob_size_text(limit, have, sizeof(have)),
 			ob_size_text(b->minimum, least, sizeof(least)),
 			(unsigned long long)b->minimum);
-	unsigned want = threads ? threads : ob_cpu_count();
-	b->workers = want;
-	b->slots = IO_SLOTS + SLOTS_PER_WORKER * want;
-	if (b->slots < few)
-		b->slots = few;
-	while (need(b, p, base) > limit && (b->slots > few || b->workers > 1)) {
-		/* Slots down to what keeps every worker fed, then workers, then slots to the bare minimum. */
-		if (b->slots > few && (b->workers == 1 || b->slots > (b->workers + 1) * demand))
-			b->slots--;
-		else
-			b->workers--;
-	}
-	b->need = need(b, p, base);
+	fit(b, p, base, limit, demand, threads ? threads : ob_cpu_count());
 	return 0;
 }

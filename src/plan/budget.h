@@ -12,6 +12,9 @@ struct ob_budget {
 	unsigned workers;
 	unsigned slots;	  /* of OB_SLOT_BYTES */
 	uint64_t scratch; /* bytes per worker */
+	/* Factors of a tensor up to this many bytes stay in the resident set until the tensor is done;
+	 * larger ones are read again, from the page cache, for every rectangle. */
+	uint64_t kept_factors;
 	uint64_t need;	  /* resident bytes of the whole process at its peak */
 	uint64_t minimum; /* the least that would do */
 };

@@ -12,14 +12,19 @@ struct ob_source {
 	const struct ob_tensor_edits *edits;
 };
 
-/* recipe.c: which encoding the tensor gets. Remarks go to the plan's notes. */
+/* Tensors that stay in float for one reason. */
+struct ob_left {
+	struct ob_left *next;
+	const char *name, *why; /* of the first */
+	enum ob_dtype dtype;
+	uint64_t n;
+};
+
+/* recipe.c: which encoding the tensor gets. */
 int ob_choose_encoding(struct ob_plan *p, const struct ob_source *s, const struct ob_shape *shape,
 		       struct ob_encoding *enc, ob_err *e);
-/* recipe.c: layout, metadata and the model-level encoding, once all outputs are known. */
+/* recipe.c: layout, metadata, notes and the model-level encoding, once all outputs are known. */
 int ob_choose_model_format(struct ob_plan *p, ob_err *e);
-/* recipe.c: adds a remark for the user. */
-int ob_plan_note(struct ob_plan *p, ob_err *e, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
 
 /* shards.c: files, order inside them, offsets, headers. */
 int ob_layout_files(struct ob_plan *p, ob_err *e);

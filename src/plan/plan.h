@@ -118,7 +118,8 @@ struct ob_plan {
 	const struct ob_encoding
 		*quant; /* the model-level quantized encoding of the output; NULL: none */
 	size_t n_copied, n_edited, n_converted;
-	const char **note; /* remarks for the user: layers left in float, ... */
+	struct ob_left *left; /* tensors that the format asked for could not take */
+	const char **note;    /* remarks for the user, one per reason */
 	size_t n_notes;
 	uint64_t in_bytes, out_bytes; /* tensor data */
 	uint64_t read_bytes;	      /* in_bytes plus second passes */

@@ -1,31 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the user asked for, applied to each tensor: which encoding it gets, and what the model as a
  * whole is then called. */
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "plan/internal.h"
 
-int ob_plan_note(struct ob_plan *p, ob_err *e, const char *fmt, ...)
+/* A mixture of experts leaves thousands of tensors for one reason: they are counted, not listed. */
+static int leave(struct ob_plan *p, const char *name, enum ob_dtype dtype, const char *why,
+		 ob_err *e)
 {
-	char text[512];
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	/* Notes are few (one per reason, not per tensor): a list in the arena, grown by doubling. */
-	if ((p->n_notes & (p->n_notes - 1)) == 0) {
-		size_t cap = p->n_notes ? 2 * p->n_notes : 1;
-		const char **more = ob_arena_alloc(&p->arena, cap * sizeof(*more), e);
-		if (!more)
+	struct ob_left **at = &p->left;
+	for (; *at; at = &(*at)->next)
+		if ((*at)->dtype == dtype && !strcmp((*at)->why, why)) {
+			(*at)->n++;
+			return 0;
+		}
+	*at = ob_arena_alloc(&p->arena, sizeof(**at), e);
+	if (!*at)
+		return -1;
+	**at = (struct ob_left){
+		.name = name,
+		.why = ob_arena_printf(&p->arena, e, "%s", why),
+		.dtype = dtype,
+		.n = 1,
+	};
+	return (*at)->why ? 0 : -1;
+}
+
+static int note_left(struct ob_plan *p, ob_err *e)
+{
+	size_t n = 0;
+	for (const struct ob_left *l = p->left; l; l = l->next)
+		n++;
+	p->note = ob_arena_alloc(&p->arena, (n + 1) * sizeof(*p->note), e);
+	if (!p->note)
+		return -1;
+	for (const struct ob_left *l = p->left; l; l = l->next) {
+		const char *dtype = ob_dtype_name(l->dtype);
+		const char *text =
+			l->n == 1 ? ob_arena_printf(&p->arena, e, "%s stays %s: %s", l->name, dtype,
+						    l->why)
+				  : ob_arena_printf(&p->arena, e,
+						    "%s and %llu more stay %s: %s", l->name,
+						    (unsigned long long)l->n - 1, dtype, l->why);
+		if (!text)
 			return -1;
-		if (p->n_notes)
-			memcpy(more, p->note, p->n_notes * sizeof(*more));
-		p->note = more;
+		p->note[p->n_notes++] = text;
 	}
-	p->note[p->n_notes] = ob_arena_printf(&p->arena, e, "%s", text);
-	return p->note[p->n_notes++] ? 0 : -1;
+	return 0;
 }
 
 static struct ob_encoding as_float(const struct ob_recipe *r, enum ob_dtype own)
@@ -104,8 +126,7 @@ int ob_choose_encoding(struct ob_plan *p, const struct ob_source *s, const struc
 		if (enc->codec->accepts(enc, shape, &why))
 			return 0;
 		*enc = unquantized(r, own, is_edited);
-		return ob_plan_note(p, e, "%s stays %s: %s", s->name, ob_dtype_name(enc->dtype),
-				    why);
+		return leave(p, s->name, enc->dtype, why, e);
 	}
 	*enc = r->quant == OB_QUANT_KEEP && !is_plain ? *own : unquantized(r, own, is_edited);
 	return 0;
@@ -153,6 +174,8 @@ int ob_choose_model_format(struct ob_plan *p, ob_err *e)
 {
 	const struct ob_model *m = p->model;
 	const char *format = meta_value(m, "format");
+	if (note_left(p, e))
+		return -1;
 	p->quant = main_encoding(p);
 	/* The scheme that was asked for names the model even where a rule outvotes it. */
 	if (p->recipe->quant == OB_QUANT_TO)

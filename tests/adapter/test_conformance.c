@@ -31,7 +31,7 @@ static void gives(const char *name, float before, size_t n, const float *want)
 	for (size_t i = 0; i < n; i++)
 		w[i] = before;
 	ob_edits_apply(of->edit, of->n,
-		       (struct ob_rect){ 0, 0, (uint32_t)of->rows, (uint32_t)of->cols }, w,
+		       (struct ob_rect){ 0, 0, (uint32_t)of->rows, (uint32_t)of->cols }, false, w,
 		       (size_t)of->cols, scratch);
 	for (size_t i = 0; i < n; i++)
 		cr_expect_eq(w[i], want[i], "%s[%zu]: %g, expected %g", name, i, (double)w[i],

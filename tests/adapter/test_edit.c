@@ -104,7 +104,7 @@ static double expected(const struct ob_edit *edit, size_t n, uint64_t r, uint64_
 static void apply_whole(const struct ob_edit *edit, size_t n)
 {
 	memcpy(got, base, ROWS * COLS * sizeof(float));
-	ob_edits_apply(edit, n, (struct ob_rect){ 0, 0, ROWS, COLS }, got, COLS, scratch);
+	ob_edits_apply(edit, n, (struct ob_rect){ 0, 0, ROWS, COLS }, false, got, COLS, scratch);
 }
 
 static void check(const struct ob_edit *edit, size_t n)
@@ -254,7 +254,7 @@ Test(edit, rectangles_do_not_show)
 					(uint32_t)ob_min_u64(sizes[s][1], COLS - c)
 				};
 
-				ob_edits_apply(x, 4, part, got + (size_t)r * COLS + c, COLS,
+				ob_edits_apply(x, 4, part, r % 2, got + (size_t)r * COLS + c, COLS,
 					       scratch);
 			}
 		cr_assert(!memcmp(got, whole, ROWS * COLS * sizeof(float)), "size %zu", s);
@@ -267,7 +267,7 @@ Test(edit, the_rectangle_alone_is_written)
 	struct ob_edit x = lowrank(1, 4, ROWS, COLS);
 
 	memcpy(got, base, ROWS * COLS * sizeof(float));
-	ob_edits_apply(&x, 1, (struct ob_rect){ 10, 100, 5, 50 }, got + 10 * COLS + 100, COLS,
+	ob_edits_apply(&x, 1, (struct ob_rect){ 10, 100, 5, 50 }, true, got + 10 * COLS + 100, COLS,
 		       scratch);
 	for (uint64_t r = 0; r < ROWS; r++)
 		for (uint64_t c = 0; c < COLS; c++)

@@ -124,7 +124,7 @@ Test(budget, a_verification_holds_what_it_compares)
 	ob_plan_free(p);
 }
 
-Test(budget, factors_that_stay_in_the_map_count)
+Test(budget, factors_are_kept_while_they_fit)
 {
 	struct ob_plan *p;
 	uint64_t one;
@@ -132,12 +132,26 @@ Test(budget, factors_that_stay_in_the_map_count)
 
 	world_lowrank(&w, t, 100, 1);
 	p = world_plan(&w);
-	one = fit(p, 0, 1, false).minimum;
+	one = fit(p, 0, 1, false).need;
 	ob_plan_free(p);
-	for (unsigned i = 0; i < 7; i++)
+	for (unsigned i = 0; i < 4; i++)
 		world_lowrank(&w, t, 100, 1);
 	p = world_plan(&w);
-	cr_assert_gt(fit(p, 0, 1, false).minimum, one + 7 * 100 * (12288 * 2 + 8192 * 4) - MIB);
+	cr_assert_gt(fit(p, 0, 1, false).need, one + 4 * 100 * (12288 * 2 + 8192 * 4) - MIB);
+	ob_plan_free(p);
+}
+
+Test(budget, ten_adapters_of_high_rank_need_64_MiB)
+{
+	struct ob_plan *p;
+	uint32_t t = world_matrix(&w, "a.weight", world_float(OB_BF16), 12288, 8192);
+	struct ob_budget b;
+
+	for (unsigned i = 0; i < 10; i++)
+		world_lowrank(&w, t, 256, 1);
+	p = world_plan(&w);
+	b = fit(p, 64 * MIB, 2, false);
+	cr_assert_lt(b.kept_factors, ob_edits_bytes(p->out[0].edit, p->out[0].n_edits));
 	ob_plan_free(p);
 }
 

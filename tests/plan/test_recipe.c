@@ -119,6 +119,7 @@ Test(recipe, a_scheme_takes_what_its_tools_take)
 	matrix("d.weight", (struct ob_encoding){ &ob_codec_raw, OB_I32, 0, 0, 0 });
 	world_matrix(&w, "odd.weight", world_float(OB_BF16), 128, 100);
 	matrix("f64.weight", world_float(OB_F64));
+	world_matrix(&w, "odder.weight", world_float(OB_BF16), 64, 100);
 	quant_to(4, 64);
 	expect(0, world_mlx(4, 64, OB_BF16), false);
 	expect(1, world_float(OB_BF16), true);
@@ -130,10 +131,10 @@ Test(recipe, a_scheme_takes_what_its_tools_take)
 	expect(7, world_mlx(4, 64, OB_F32), false);
 	p = world_plan(&w);
 	cr_assert_eq(p->n_notes, 1);
-	cr_assert(strstr(p->note[0], "odd.weight"), "%s", p->note[0]);
+	cr_assert(strstr(p->note[0], "odd.weight and 1 more stay BF16"), "%s", p->note[0]);
 	cr_assert(strstr(p->note[0], "100"), "%s", p->note[0]);
 	cr_assert_eq(p->n_converted, 3);
-	cr_assert_eq(p->n_copied, 5);
+	cr_assert_eq(p->n_copied, 6);
 	ob_plan_free(p);
 	w.recipe.dtype = OB_F16;
 	expect(0, world_mlx(4, 64, OB_F16), false);

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The I/O thread: admits tiles in plan order, reads them, hands them to the workers, writes what they
+ * give back. The first error stops admission; everything in flight is drained before the thread ends, so
+ * that no buffer is freed under the kernel.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "engine/internal.h"
+
+static bool is_stopping(const struct ob_engine *en)
+{
+	return en->err.code != OB_OK;
+}
+
+/* Writes go before reads: they free slots. */
+static void queue_requests(struct ob_engine *en, struct ob_task *t, bool first)
+{
+	t->pending = t->n_req;
+	for (unsigned i = 0; i < t->n_req; i++) {
+		struct ob_io_req *r = &t->req[first ? t->n_req - 1 - i : i];
+		if (first) {
+			r->next = en->backlog;
+			en->backlog = r;
+			if (!r->next)
+				en->backlog_end = &r->next;
+		} else {
+			r->next = NULL;
+			*en->backlog_end = r;
+			en->backlog_end = &r->next;
+		}
+	}
+}
+
+static void submit_backlog(struct ob_engine *en)
+{
+	while (en->backlog && en->io->in_flight < OB_DEPTH) {
+		struct ob_io_req *r = en->backlog;
+		en->backlog = r->next;
+		if (!en->backlog)
+			en->backlog_end = &en->backlog;
+		r->next = NULL;
+		en->io->ops->submit(en->io, r);
+	}
+}
+
+static uint8_t *take_slot(struct ob_engine *en)
+{
+	return en->slab + (size_t)en->free_slot[--en->n_free] * OB_SLOT_BYTES;
+}
+
+static void give_slot(struct ob_engine *en, uint8_t *slot)
+{
+	if (slot)
+		en->free_slot[en->n_free++] = (unsigned)((size_t)(slot - en->slab) / OB_SLOT_BYTES);
+}
+
+static struct ob_task *free_task(struct ob_engine *en)
+{
+	for (unsigned i = 0; i < en->n_tasks; i++)
+		if (en->task[i].state == OB_TASK_FREE)
+			return &en->task[i];
+	return NULL;
+}
+
+/* May the next tile start? A format with statistics encodes only after all its tiles were measured, and
+ * measures one tensor at a time. */
+static bool is_admissible(const struct ob_engine *en, const struct ob_tile *t)
+{
+	if (en->measuring == UINT32_MAX)
+		return true;
+	return t->measure && t->out == en->measuring;
+}
+
+static void begin_statistics(struct ob_engine *en, const struct ob_tile *tile, struct ob_task *t)
+{
+	const struct ob_out *o = &en->plan->out[tile->out];
+	unsigned n = o->enc.codec->n_stats;
+	double *total = en->total + (size_t)(t - en->task) * OB_MAX_STATS;
+	t->stats = NULL;
+	t->measure = NULL;
+	if (!n)
+		return;
+	uint32_t nth = (uint32_t)(tile - en->plan->tile) - o->first_tile;
+	if (tile->measure) {
+		if (nth == 0) {
+			en->measuring = tile->out;
+			en->measure_left = o->n_tiles / 2;
+		}
+		t->measure = en->stats + (size_t)nth * n;
+		memset(t->measure, 0, n * sizeof(double));
+		return;
+	}
+	memset(total, 0, n * sizeof(double));
+	for (uint32_t i = 0; i < o->n_tiles / 2; i++)
+		o->enc.codec->reduce(total, en->stats + (size_t)i * n);
+	t->stats = total;
+}
+
+static void reads_done(struct ob_engine *en, struct ob_task *t);
+
+static void admit(struct ob_engine *en)
+{
+	while (!is_stopping(en) && en->next_tile < en->plan->n_tiles) {
+		const struct ob_tile *tile = &en->plan->tile[en->next_tile];
+		const struct ob_out *o = &en->plan->out[tile->out];
+		unsigned demand = ob_task_demand(en->run, tile);
+		struct ob_task *t = free_task(en);
+		if (!t || demand > en->n_free || !is_admissible(en, tile))
+			return;
+		t->state = OB_TASK_READING;
+		t->tile = tile;
+		t->index = en->next_tile++;
+		t->in = take_slot(en);
+		t->out = o->copy || tile->measure ? t->in : take_slot(en);
+		t->ref = en->run->verify && !tile->measure ? take_slot(en) : NULL;
+		begin_statistics(en, tile, t);
+		if (t->index == o->first_tile)
+			ob_edits_will_need(o->edit, o->n_edits);
+		atomic_store(&en->out_in_hand, tile->out);
+		bool direct = false;
+		if (ob_task_reads(en->run, t, &direct))
+			queue_requests(en, t, false);
+		else
+			reads_done(en, t);
+		if (direct)
+			atomic_store(&en->is_direct, true);
+	}
+}
+
+static void release(struct ob_engine *en, struct ob_task *t)
+{
+	if (t->out != t->in)
+		give_slot(en, t->out);
+	give_slot(en, t->in);
+	give_slot(en, t->ref);
+	t->state = OB_TASK_FREE;
+	if (t->tile->measure && --en->measure_left == 0)
+		en->measuring = UINT32_MAX;
+	en->tiles_done++;
+}
+
+static void start_writes(struct ob_engine *en, struct ob_task *t)
+{
+	bool direct = false;
+	t->state = OB_TASK_WRITING;
+	if (t->tile->measure || en->run->verify || !ob_task_writes(en->run, t, &direct)) {
+		release(en, t);
+		return;
+	}
+	queue_requests(en, t, true);
+	if (direct)
+		atomic_store(&en->is_direct, true);
+}
+
+static void reads_done(struct ob_engine *en, struct ob_task *t)
+{
+	atomic_fetch_add(&en->bytes_read, t->bytes_in);
+	if (is_stopping(en)) {
+		release(en, t);
+	} else if (ob_task_needs_worker(en->run, t)) {
+		t->state = OB_TASK_COMPUTING;
+		ob_queue_push(&en->ready, t);
+	} else {
+		start_writes(en, t);
+	}
+}
+
+static const char *output_name(const struct ob_engine *en, int fd)
+{
+	const struct ob_target *to = en->run->target;
+	size_t i = 0;
+	while (i + 1 < en->plan->n_files && to[i].fd != fd && to[i].fd_direct != fd)
+		i++;
+	return en->plan->file[i].name;
+}
+
+/* The parts of a tensor may lie in different files. */
+static const struct ob_file *read_from(const struct ob_engine *en, const struct ob_task *t, int fd,
+				       bool *is_reference)
+{
+	const struct ob_out *o = &en->plan->out[t->tile->out];
+	const struct ob_file *f = NULL;
+	*is_reference = false;
+	for (unsigned k = 0; t->input.tensor && k < t->input.tensor->n_parts; k++) {
+		f = t->input.tensor->part[k]->file;
+		if (f->fd == fd || f->fd_direct == fd)
+			return f;
+	}
+	*is_reference = true;
+	for (unsigned k = 0; k < o->part.n; k++) {
+		f = en->run->target[o->part_file[k]].reference;
+		if (f->fd == fd || f->fd_direct == fd)
+			break;
+	}
+	return f;
+}
+
+static void fail_request(struct ob_engine *en, const struct ob_task *t, const struct ob_io_req *r)
+{
+	const struct ob_out *o = &en->plan->out[t->tile->out];
+	if (r->op == OB_IO_WRITE) {
+		ob_fail_sys(&en->err, OB_IO, r->error,
+			    "writing %u bytes of %s to %s at offset %llu failed", r->len, o->name,
+			    output_name(en, r->fd), (unsigned long long)r->off);
+		return;
+	}
+	bool is_reference;
+	const char *path = read_from(en, t, r->fd, &is_reference)->path;
+	if (r->error == ENODATA)
+		ob_fail(&en->err, is_reference ? OB_VERIFY : OB_CHANGED,
+			"%s ends at or before offset %llu, in the middle of %s; it became shorter while it was read",
+			path, (unsigned long long)(r->off + r->len), o->name);
+	else
+		ob_fail_sys(&en->err, OB_IO, r->error,
+			    "reading %u bytes of %s from %s at offset %llu failed", r->len, o->name,
+			    path, (unsigned long long)r->off);
+}
+
+/* Buffered bulk writes must not pile up as dirty pages: start each at once, wait for the one OB_BEHIND back,
+ * then let its pages go. The wait takes an error of the device off the descriptor: the final sync would
+ * no longer see it. */
+static void write_behind(struct ob_engine *en, const struct ob_io_req *r)
+{
+	unsigned i = en->behind_at++ % OB_BEHIND;
+	if (en->behind[i].len) {
+		if (sync_file_range(en->behind[i].fd, (off_t)en->behind[i].off, en->behind[i].len,
+				    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+					    SYNC_FILE_RANGE_WAIT_AFTER) &&
+		    errno != ENOSYS)
+			ob_fail_sys(&en->err, OB_IO, errno,
+				    "writing %u bytes to %s at offset %llu failed",
+				    en->behind[i].len, output_name(en, en->behind[i].fd),
+				    (unsigned long long)en->behind[i].off);
+		posix_fadvise(en->behind[i].fd, (off_t)en->behind[i].off, en->behind[i].len,
+			      POSIX_FADV_DONTNEED);
+	}
+	sync_file_range(r->fd, (off_t)r->off, r->len, SYNC_FILE_RANGE_WRITE);
+	en->behind[i].fd = r->fd;
+	en->behind[i].off = r->off;
+	en->behind[i].len = r->len;
+}
+
+static void complete(struct ob_engine *en, struct ob_io_req *r)
+{
+	struct ob_task *t = r->user;
+	if (r->error)
+		fail_request(en, t, r);
+	else if (r->once && r->op == OB_IO_READ)
+		posix_fadvise(r->fd, (off_t)r->off, r->len, POSIX_FADV_DONTNEED);
+	else if (r->once)
+		write_behind(en, r);
+	if (--t->pending)
+		return;
+	if (t->state == OB_TASK_READING) {
+		reads_done(en, t);
+	} else {
+		atomic_fetch_add(&en->bytes_written, t->bytes_out);
+		release(en, t);
+	}
+}
+
+static void report_difference(struct ob_engine *en, const struct ob_task *t)
+{
+	const struct ob_out *o = &en->plan->out[t->tile->out];
+	unsigned k = t->differs_part;
+	ob_fail(&en->err, OB_VERIFY,
+		"%s: %s differs from what this bake gives at byte %llu of its data",
+		en->run->target[o->part_file[k]].reference->path, o->part_name[k],
+		(unsigned long long)t->differs_at);
+}
+
+static void computed(struct ob_engine *en, struct ob_task *t)
+{
+	const struct ob_out *o = &en->plan->out[t->tile->out];
+	if (t->differs)
+		report_difference(en, t);
+	if (t->result.nonfinite && en->run->nonfinite)
+		en->run->nonfinite[t->tile->out] = 1;
+	if (t->result.nonfinite && en->plan->recipe->nonfinite == OB_NONFINITE_FAIL)
+		ob_fail(&en->err, OB_NONFINITE,
+			"%s would get values that are not finite in %s; --nonfinite warn or keep writes them all the same",
+			o->name, ob_dtype_name(o->enc.dtype));
+	if (en->tile_effect && o->n_edits)
+		en->tile_effect[t->index] = t->result.effect;
+	if (is_stopping(en))
+		release(en, t);
+	else
+		start_writes(en, t);
+}
+
+static bool has_work_in_hand(const struct ob_engine *en)
+{
+	for (unsigned i = 0; i < en->n_tasks; i++)
+		if (en->task[i].state != OB_TASK_FREE)
+			return true;
+	return false;
+}
+
+/* After an error: requests that were never submitted are given up. */
+static void drop_backlog(struct ob_engine *en)
+{
+	while (en->backlog) {
+		struct ob_io_req *r = en->backlog;
+		struct ob_task *t = r->user;
+		en->backlog = r->next;
+		if (--t->pending == 0)
+			release(en, t);
+	}
+	en->backlog_end = &en->backlog;
+}
+
+static void io_loop(struct ob_engine *en)
+{
+	while (en->tiles_done < en->plan->n_tiles || has_work_in_hand(en)) {
+		if (en->run->cancel && *en->run->cancel)
+			ob_fail(&en->err, OB_CANCELLED, "stopped on request");
+		admit(en);
+		if (is_stopping(en)) {
+			drop_backlog(en);
+			if (!has_work_in_hand(en))
+				return;
+		}
+		submit_backlog(en);
+		uint64_t begin = ob_now_ns();
+		bool is_busy = en->io->in_flight > 0;
+		struct ob_io_req *r = has_work_in_hand(en) ? en->io->ops->reap(en->io, OB_REPORT_MS)
+							   : NULL;
+		if (is_busy)
+			en->disk_ns += ob_now_ns() - begin;
+		while (r) {
+			struct ob_io_req *next = r->next;
+			complete(en, r);
+			r = next;
+		}
+		struct ob_task *t;
+		while ((t = ob_queue_try_pop(&en->done)))
+			computed(en, t);
+	}
+}
+
+void *ob_io_thread(void *arg)
+{
+	struct ob_engine *en = arg;
+	struct ob_run *run = en->run;
+	if (!ob_io_open(&en->io, run->io, OB_DEPTH, run->notice, sizeof(run->notice), &en->err)) {
+		run->backend = en->io->ops->name;
+		if (!run->wrap_io || !run->wrap_io(run->wrap_user, &en->io, &en->err)) {
+			ob_alloc_seal(true);
+			io_loop(en);
+			ob_alloc_seal(false);
+		}
+	}
+	pthread_mutex_lock(&en->lock);
+	en->is_over = true;
+	pthread_cond_broadcast(&en->changed);
+	pthread_mutex_unlock(&en->lock);
+	return NULL;
+}
