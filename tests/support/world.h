@@ -15,7 +15,7 @@
 #include "plan/plan.h"
 
 #define WORLD_TENSORS 64
-#define WORLD_EDITS 8	 /* of one tensor */
+#define WORLD_EDITS 16u
 #define WORLD_FACTORS 64 /* matrices in the adapter file */
 #define WORLD_TARGETS 16
 
