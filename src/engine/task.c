@@ -57,6 +57,12 @@ static void read_range(struct ob_task *t, const struct ob_run *run, const struct
 	*direct = true;
 }
 
+/* A part that belongs to the tensor as a whole is the same in every tile; the first one writes it. */
+static bool is_written(const struct ob_out *o, unsigned k, const struct ob_tile *t)
+{
+	return o->copy || !o->part.part[k].whole || t->e0 == 0;
+}
+
 /* Where the output's ranges lie in the slot, and (verify) the same of the file that is compared. */
 static void output_spans(const struct ob_run *run, struct ob_task *t, bool *direct)
 {
@@ -76,7 +82,8 @@ static void output_spans(const struct ob_run *run, struct ob_task *t, bool *dire
 			uint64_t off = o->part_off[k] + r[i].off;
 			t->out_span[s] =
 				(struct ob_span){ put(t->out, &cursor, off, r[i].len), r[i].len };
-			t->bytes_out += r[i].len;
+			if (is_written(o, k, t->tile))
+				t->bytes_out += r[i].len;
 			if (!run->verify)
 				continue;
 			t->ref_span[s] = (struct ob_span){ put(t->ref, &ref_cursor, off, r[i].len),
@@ -153,7 +160,7 @@ unsigned ob_task_writes(const struct ob_run *run, struct ob_task *t, bool *direc
 		unsigned k = s / OB_MAX_RANGES;
 		struct ob_elems tile = { t->tile->e0, t->tile->e1 };
 		struct ob_range r[OB_MAX_RANGES] = { { t->tile->e0, 0 } };
-		if (!t->out_span[s].p)
+		if (!t->out_span[s].p || !is_written(o, k, t->tile))
 			continue;
 		if (!o->copy)
 			o->enc.codec->ranges(&o->enc, &o->shape, k, tile, r);

@@ -86,6 +86,8 @@ static void run_all(struct world *w, const struct ob_plan *p, const char *what)
 		for (unsigned workers = 1; workers <= 4; workers += 3) {
 			CHECK(!world_run(w, p, &run, workers, 12, &e), "%s: %s", what, e.msg);
 			world_compare(w, p, want, what);
+			CHECK(run.bytes_read == p->read_bytes, "%s", what);
+			CHECK(run.bytes_written == p->out_bytes, "%s", what);
 			runs++;
 		}
 		for (uint64_t nth = 2; nth < 7; nth += 3) {
