@@ -18,7 +18,7 @@ static int read_file(struct ob_io *io, const struct ob_file *f, uint8_t *buf, ob
 {
 	struct ob_io_req req[DEPTH] = { 0 };
 	uint64_t at = 0, size = f->stamp.size;
-	int fd = f->fd_direct >= 0 ? f->fd_direct : f->fd;
+	int fd = f->handle->fd_direct >= 0 ? f->handle->fd_direct : f->handle->fd;
 	for (unsigned i = 0; i < DEPTH || io->in_flight; i++) {
 		/* The first rounds fill the queue; then each completed request starts the next. */
 		struct ob_io_req *r = i < DEPTH ? &req[i] : io->ops->reap(io, -1);
@@ -59,7 +59,11 @@ int main(int argc, char **argv)
 		if (rc)
 			break;
 		ob_file_enable_direct(f);
-		rc = read_file(io, f, buf, &e);
+		rc = ob_handle_hold(f->handle, &e);
+		if (!rc) {
+			rc = read_file(io, f, buf, &e);
+			ob_handle_drop(f->handle);
+		}
 		bytes += f->stamp.size;
 		ob_file_close(f);
 	}

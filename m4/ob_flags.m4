@@ -68,6 +68,7 @@ AS_IF([test "x$enable_sanitizer" != xno],
 AS_IF([test "x$enable_fuzzing" = xyes],
       [INSTRUMENT_CFLAGS="$INSTRUMENT_CFLAGS -fsanitize=fuzzer-no-link" FUZZ_LDFLAGS=-fsanitize=fuzzer])
 AS_IF([test "x$enable_coverage" = xyes], [INSTRUMENT_CFLAGS="$INSTRUMENT_CFLAGS --coverage"])
+AS_IF([test "x$INSTRUMENT_CFLAGS" != x], [INSTRUMENT_CFLAGS="$INSTRUMENT_CFLAGS -DOB_INSTRUMENTED"])
 AS_IF([test "x$INSTRUMENT_CFLAGS" != x], [
 	AC_MSG_CHECKING([whether $CC can link with $INSTRUMENT_CFLAGS])
 	ob_save_cflags=$CFLAGS

@@ -6,7 +6,7 @@ _oocbake()
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local commands='bake plan verify inspect formats'
 	local options='-m --model -l --lora --layout --dtype --quant -q --bits --q-group-size --tensor-type --skip
-		--allow-unused --strict --nonfinite --max-shard-size --memory -t --threads --io --progress
+		--allow-unused --strict --nonfinite --max-shard-size --memory -t --threads --io --sandbox --progress
 		--report --json -v --verbose -h --help'
 	local words=''
 
@@ -22,6 +22,9 @@ _oocbake()
 	-q | --bits) words='2 3 4 5 6 8' ;;
 	--q-group-size) words='32 64 128' ;;
 	--io) words='auto uring threads sync' ;;
+	--sandbox) words='auto on off' ;;
+	--verify) words='none sample full' ;;
+	--depth) words='headers sample full' ;;
 	--nonfinite) words='fail warn keep' ;;
 	--progress) words='auto bar plain json none' ;;
 	--max-shard-size | --memory | -t | --threads | --tensor-type | --skip) return ;;
@@ -29,8 +32,8 @@ _oocbake()
 	*)
 		if [[ $cur == -* ]]; then
 			case ${COMP_WORDS[1]} in
-			bake | plan) words="$options -o --output --force -n --dry-run" ;;
-			verify) words=$options ;;
+			bake | plan) words="$options -o --output --force --resume --verify -n --dry-run" ;;
+			verify) words="$options --depth" ;;
 			*) words='--json --help' ;;
 			esac
 		fi

@@ -50,8 +50,12 @@ OOCBAKE_API void oocbake_job_free(oocbake_job *job);
  * Sets an option by the name of its long command-line form without dashes: "model", "output", "lora"
  * (PATH or PATH:SCALE; repeatable), "layout", "dtype", "quant", "bits", "q-group-size", "tensor-type"
  * (repeatable), "skip" (repeatable), "allow-unused", "strict", "max-shard-size", "memory", "threads",
- * "io", "force", "nonfinite". Values are copied. Switches take "1" or NULL for on and "0" for
+ * "io", "force", "nonfinite", "sandbox", "resume", "verify" (of oocbake_run), "depth" (of oocbake_verify). Values are copied. Switches take "1" or NULL for on and "0" for
  * off. Errors: OOCBAKE_USAGE.
+ *
+ * "sandbox" is "off" unless it is set. With "auto" or "on" oocbake_run and oocbake_verify restrict the
+ * whole process, for good: afterwards it can do nothing but finish that job and end. It is for programs
+ * that exist for one job, as the command line's, which sets "auto".
  */
 OOCBAKE_API int oocbake_job_set(oocbake_job *job, const char *option, const char *value);
 
@@ -59,7 +63,7 @@ OOCBAKE_API int oocbake_job_set(oocbake_job *job, const char *option, const char
 OOCBAKE_API int oocbake_plan(oocbake_job *job);
 
 struct oocbake_progress {
-	const char *phase;    /* "bake", "verify" */
+	const char *phase;    /* "check" (of what is resumed), "bake", "verify" */
 	uint64_t done, total; /* bytes read and written */
 	double seconds;	      /* since the start */
 	double rate;	      /* bytes per second, over the last seconds */
@@ -71,7 +75,8 @@ struct oocbake_progress {
 typedef void (*oocbake_progress_fn)(void *user, const struct oocbake_progress *progress);
 
 /* Plans if that was not done, bakes, publishes. progress may be NULL; it is called about ten times a
- * second from the calling thread. On failure no output is visible and the inputs are untouched. */
+ * second from the calling thread. On failure no output is visible and the inputs are untouched; what is done
+ * may stay in a folder beside the output, which the error then names, for a run with "resume". */
 OOCBAKE_API int oocbake_run(oocbake_job *job, oocbake_progress_fn progress, void *user);
 
 /* Recomputes what oocbake_run would write and compares it with the output that is there. */
@@ -98,7 +103,7 @@ OOCBAKE_API const char *oocbake_error(const oocbake_job *job);
 /* A word for it: "corrupt", "mismatch", "nospc" ... */
 OOCBAKE_API const char *oocbake_error_kind(const oocbake_job *job);
 
-/* Version, and what it runs on: instruction set, BLIS, I/O backends. */
+/* Version, and what it runs on: instruction set, BLIS, I/O backends, sandbox. */
 OOCBAKE_API const char *oocbake_version(void);
 OOCBAKE_API const char *oocbake_build_info(oocbake_job *job);
 

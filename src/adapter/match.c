@@ -294,7 +294,7 @@ static int describe(const struct ob_adapter_file *f, const struct ob_name_rule *
 static int match_parts(struct matching *mt, struct ob_hit *hit, const char **names, ob_err *e)
 {
 	for (enum ob_name_part part = 0; part < OB_N_PARTS; part++) {
-		struct ob_name_rule rule;
+		struct ob_name_rule rule = { 0 };
 		size_t total = 0;
 
 		for (size_t i = 0; i < mt->r->n_changes; i++)

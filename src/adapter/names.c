@@ -68,7 +68,7 @@ const char *ob_name_stripped(const char *path, struct ob_arena *a, ob_err *e)
 
 	if (!out)
 		return NULL;
-	for (const char *s = path, *rest; *s;) {
+	for (const char *s = path, *rest, *behind; *s;) {
 		size_t n = component_length(s);
 
 		rest = s + n + (s[n] == '.');
@@ -77,8 +77,9 @@ const char *ob_name_stripped(const char *path, struct ob_arena *a, ob_err *e)
 			continue;
 		}
 		/* Prefixes are those of the path so far without wrapping components. */
-		if (!len && skip_wrapper_prefix(s)) {
-			s = skip_wrapper_prefix(s);
+		behind = len ? NULL : skip_wrapper_prefix(s);
+		if (behind) {
+			s = behind;
 			continue;
 		}
 		if (len)

@@ -242,9 +242,9 @@ static const struct ob_jv *token_list(const struct ob_jv *tokens, const char *mo
 		return tokens;
 	for (const struct ob_jv *v = ob_json_first(tokens); v; v = ob_json_next(v)) {
 		const char *suffix = ob_json_key(v);
-		size_t n = strlen(module), ns = suffix ? strlen(suffix) : n + 1;
+		size_t n = strlen(module), ns = suffix ? strlen(suffix) : 0;
 
-		if (ns <= n && !strcmp(module + n - ns, suffix) &&
+		if (suffix && ns <= n && !strcmp(module + n - ns, suffix) &&
 		    (ns == n || module[n - ns - 1] == '.'))
 			return v;
 	}

@@ -23,6 +23,7 @@
 static _Atomic uint64_t in_use, peak, calls, sealed_calls;
 static _Atomic uint64_t fail_call; /* number of the call that fails; 0: none */
 static atomic_bool fail_sticky, sealed_now;
+static _Atomic unsigned char poison;
 
 /* Counts one allocation; true when no object may be that large or a test wants it to fail. */
 static bool refused(size_t n)
@@ -72,11 +73,14 @@ void *ob_realloc(void *p, size_t n)
 {
 	size_t before = malloc_usable_size(p);
 	void *q = refused(n) ? NULL : realloc(p, n ? n : 1);
+	size_t after = q ? malloc_usable_size(q) : 0;
 
 	if (q) {
-		count_gain(malloc_usable_size(q));
+		count_gain(after);
 		count_loss(before);
 	}
+	if (after > before && atomic_load(&poison))
+		memset((char *)q + before, atomic_load(&poison), after - before);
 	return q;
 }
 
@@ -138,6 +142,8 @@ void *ob_alloc_pages(size_t n)
 		for (size_t i = 0; i < bytes; i += page_size())
 			*(volatile char *)(p + i) = 0;
 	}
+	if (atomic_load(&poison))
+		memset(p, atomic_load(&poison), bytes);
 	count_gain(bytes);
 	return p;
 }
@@ -163,6 +169,11 @@ void ob_alloc_fail_at(uint64_t n, bool sticky)
 {
 	atomic_store(&fail_sticky, sticky);
 	atomic_store(&fail_call, n ? atomic_load(&calls) + n : 0);
+}
+
+void ob_alloc_poison(unsigned char byte)
+{
+	atomic_store(&poison, byte);
 }
 
 void ob_alloc_seal(bool sealed)

@@ -22,8 +22,9 @@ void *ob_calloc(size_t n, size_t size);
 void *ob_realloc(void *p, size_t n);
 void ob_free(void *p);
 
-/* Whole pages straight from the system, zeroed, huge pages asked for when n >= 2 MiB, every page
- * faulted in before it returns. Counted like ob_alloc. Aligned to 2 MiB when n >= 2 MiB. */
+/* Whole pages straight from the system, with no promise of what is in them; huge pages asked for
+ * when n >= 2 MiB, every page faulted in before it returns. Counted like ob_alloc. Aligned to 2 MiB
+ * when n >= 2 MiB. */
 void *ob_alloc_pages(size_t n);
 void ob_free_pages(void *p, size_t n);
 
@@ -36,6 +37,8 @@ struct ob_alloc_stats ob_alloc_stats(void);
 
 /* Tests: the n-th allocation from now (1 = next) returns NULL; sticky: all after it too. 0: off. */
 void ob_alloc_fail_at(uint64_t n, bool sticky);
+/* Tests: all memory that is not promised to be zero begins with this byte. */
+void ob_alloc_poison(unsigned char byte);
 
 /* While sealed an allocation is counted as a defect (see ob_alloc_sealed_calls). The engine seals
  * before the first read. */

@@ -7,6 +7,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Here they are defined: see the end of err.h. */
+#undef ob_fail
+#undef ob_fail_sys
+#undef ob_fail_nomem
+
 /* Appends at most what fits; a cut message ends in "...". */
 __attribute__((format(printf, 2, 0))) static void append(ob_err *e, const char *fmt, va_list ap)
 {

@@ -54,4 +54,15 @@ int ob_exit_status(enum ob_code code);
 /* A short lower-case word for JSON reports, e.g. "corrupt". */
 const char *ob_code_name(enum ob_code code);
 
+/* Static analysis (build-aux/analyze) does not look into other files: what they return, and what
+ * else it cannot know. Nothing in a real build. */
+#ifdef OB_ANALYZE
+#define ob_fail(...) (ob_fail(__VA_ARGS__), -1)
+#define ob_fail_sys(...) (ob_fail_sys(__VA_ARGS__), -1)
+#define ob_fail_nomem(...) (ob_fail_nomem(__VA_ARGS__), -1)
+#define OB_KNOWN(fact) ((fact) ? (void)0 : __builtin_unreachable())
+#else
+#define OB_KNOWN(fact) ((void)0)
+#endif
+
 #endif

@@ -48,11 +48,12 @@ bool ob_utf8_valid(const char *s, size_t n)
 	return true;
 }
 
-/* What could act on a terminal or reorder the text around it. */
+/* What could act on a terminal, reorder the text around it, end a line, or not be seen at all. */
 static bool is_harmful(uint32_t cp)
 {
-	return cp < 0x20 || (cp >= 0x7f && cp < 0xa0) || cp == 0x61c || cp == 0x200e ||
-	       cp == 0x200f || (cp >= 0x202a && cp <= 0x202e) || (cp >= 0x2066 && cp <= 0x2069);
+	return cp < 0x20 || (cp >= 0x7f && cp < 0xa0) || cp == 0x61c ||
+	       (cp >= 0x200b && cp <= 0x200f) || (cp >= 0x2028 && cp <= 0x202e) ||
+	       (cp >= 0x2060 && cp <= 0x206f) || cp == 0xfeff;
 }
 
 char *ob_printable(const char *s, char *buf, size_t size)

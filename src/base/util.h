@@ -48,8 +48,8 @@ void ob_map_free(struct ob_map *m);
 bool ob_utf8_valid(const char *s, size_t n);
 /* Decodes the first character; returns its bytes, or 0 when s is empty or no UTF-8. */
 size_t ob_utf8_next(const char *s, size_t n, uint32_t *cp);
-/* Copies s to buf for a terminal: control characters, invalid UTF-8 and bidirectional controls
- * become \xNN; truncated with "..." when it does not fit. Returns buf. */
+/* Copies s to buf for a terminal: control characters, invalid UTF-8, bidirectional controls and what
+ * is invisible become \xNN; truncated with "..." when it does not fit. Returns buf. */
 char *ob_printable(const char *s, char *buf, size_t size);
 bool ob_has_suffix(const char *s, const char *suffix);
 bool ob_has_prefix(const char *s, const char *prefix);

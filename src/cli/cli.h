@@ -37,7 +37,10 @@ int cli_formats(struct cli *c);
 /* output.c: everything that is printed goes through here, escaped for terminals. */
 void cli_error(const struct cli *c, const char *kind, const char *sentence);
 void cli_notes(const struct cli *c);
-int cli_print(const char *text); /* stdout; 0, or OOCBAKE_FAILED when it cannot be written */
+/* To stdout: 0, or OOCBAKE_FAILED when it cannot be written. done: a beginning for the sentence that
+ * says so, about what is complete all the same. */
+int cli_print(const char *text);
+int cli_print_report(const struct cli *c, const char *text, const char *done);
 void cli_escape(char *to, size_t size, const char *s, size_t columns);
 void cli_json_string(FILE *to, const char *s); /* what is no UTF-8 becomes U+FFFD */
 

@@ -46,7 +46,14 @@ static const struct option_row rows[] = {
 	  "resident memory of the process, never exceeded: 2GiB,\n50% or 0.75 (default: a quarter of what is free, at most 2GiB)" },
 	{ "threads", 't', "N", 0, WORK, "workers (default: one per processor)" },
 	{ "io", 0, "KIND", 0, WORK, "auto (default), uring, threads or sync" },
+	{ "sandbox", 0, "WHEN", 0, WORK,
+	  "give up what the run does not need: auto (default: as far\nas the kernel offers it), on (or fail) or off" },
 	{ "force", 0, NULL, 0, CMD_BAKE | CMD_PLAN, "replace an existing output as a whole" },
+	{ "resume", 0, NULL, 0, CMD_BAKE | CMD_PLAN, "go on where a run that ended early stopped" },
+	{ "verify", 0, "DEPTH", 0, CMD_BAKE,
+	  "none (default), sample or full: read back what was\nwritten before the output gets its name" },
+	{ "depth", 0, "DEPTH", 0, CMD_VERIFY,
+	  "headers, sample (some of every tensor) or full (default)" },
 	{ "dry-run", 'n', NULL, OWN_DRY_RUN, CMD_BAKE,
 	  "show the plan and stop (same as oocbake plan)" },
 	{ "progress", 0, "MODE", OWN_PROGRESS, CMD_BAKE | CMD_VERIFY,
@@ -55,7 +62,7 @@ static const struct option_row rows[] = {
 	  "also write the report to FILE.json or FILE.html" },
 	{ "json", 0, NULL, OWN_JSON, ALL, "print JSON instead of text" },
 	{ "verbose", 'v', NULL, OWN_VERBOSE, WORK,
-	  "say what it runs on: instruction set, BLIS, I/O" },
+	  "say what it runs on: instruction set, BLIS, I/O, sandbox" },
 	{ "help", 'h', NULL, OWN_HELP, ALL, "show this help" },
 };
 #define N_ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -203,6 +210,15 @@ static const struct option_row *find_row(int got, enum command cmd)
 	return NULL;
 }
 
+/* An option of the job. */
+static int set_option(const struct cli *c, const char *name, const char *v)
+{
+	int rc = oocbake_job_set(c->job, name, v);
+	if (rc)
+		cli_error(c, oocbake_error_kind(c->job), oocbake_error(c->job));
+	return rc;
+}
+
 static int take_operand(struct cli *c, enum command cmd, int argc, char **argv)
 {
 	bool wants = cmd == CMD_VERIFY || cmd == CMD_INSPECT;
@@ -213,11 +229,7 @@ static int take_operand(struct cli *c, enum command cmd, int argc, char **argv)
 	if (wants && !c->operand)
 		return usage_error(c, cmd, "no path is given to",
 				   cmd == CMD_VERIFY ? "verify" : "inspect");
-	if (cmd == CMD_VERIFY && oocbake_job_set(c->job, "output", c->operand)) {
-		cli_error(c, "usage", oocbake_error(c->job));
-		return OOCBAKE_USAGE;
-	}
-	return 0;
+	return cmd == CMD_VERIFY ? set_option(c, "output", c->operand) : 0;
 }
 
 int cli_parse(struct cli *c, enum command cmd, int argc, char **argv)
@@ -227,21 +239,15 @@ int cli_parse(struct cli *c, enum command cmd, int argc, char **argv)
 	int got;
 	make_tables(cmd, longs, letters);
 	opterr = 0;
-	optind = 1;
+	optind = 0; /* forgets where an earlier call stopped */
 	while ((got = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		if (got == ':')
 			return usage_error(c, cmd, "a value is missing after", argv[optind - 1]);
 		const struct option_row *row = got == '?' ? NULL : find_row(got, cmd);
 		if (!row)
 			return usage_error(c, cmd, "unknown option", argv[optind - 1]);
-		int rc = 0;
-		if (row->own) {
-			rc = own_option(c, cmd, row, optarg);
-		} else {
-			rc = oocbake_job_set(c->job, row->name, row->arg ? optarg : "1");
-			if (rc)
-				cli_error(c, oocbake_error_kind(c->job), oocbake_error(c->job));
-		}
+		int rc = row->own ? own_option(c, cmd, row, optarg)
+				  : set_option(c, row->name, row->arg ? optarg : "1");
 		if (rc)
 			return rc;
 	}

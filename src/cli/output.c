@@ -1,31 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Printing. Names come from files: what could steer a terminal is shown as \xNN. */
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "cli/cli.h"
 
-/* Length of the UTF-8 sequence at s that is safe to show, 0 when its first byte is to be escaped. */
-static size_t safe_length(const unsigned char *s)
+/* The character at s; returns its bytes, 0 when it is no UTF-8. */
+static size_t decode(const char *text, uint32_t *cp)
 {
-	if (s[0] >= 0x20 && s[0] < 0x7f)
+	const unsigned char *s = (const unsigned char *)text;
+	*cp = s[0];
+	if (s[0] < 0x80)
 		return 1;
 	size_t n = s[0] >= 0xc2 && s[0] < 0xe0	 ? 2
 		   : (s[0] & 0xf0) == 0xe0	 ? 3
 		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
 						 : 0;
+	if (!n)
+		return 0;
 	uint32_t c = n == 2 ? s[0] & 31u : n == 3 ? s[0] & 15u : s[0] & 7u;
 	for (size_t i = 1; i < n; i++) {
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
 		c = c << 6 | (s[i] & 63u);
 	}
-	/* C1 controls, marks that change the direction of text, separators, surrogates, overlong forms. */
-	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && (c < 0x10000 || c > 0x10ffff)) ||
-	    (c >= 0xd800 && c < 0xe000) || c == 0x61c || (c >= 0x200b && c <= 0x200f) ||
-	    (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff)
+	if ((n == 3 && c < 0x800) || (n == 4 && (c < 0x10000 || c > 0x10ffff)) ||
+	    (c >= 0xd800 && c < 0xe000))
 		return 0;
+	*cp = c;
 	return n;
+}
+
+/* Controls, marks that change the direction of text or end a line, and what cannot be seen. */
+static bool is_harmful(uint32_t c)
+{
+	return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || (c >= 0x200b && c <= 0x200f) ||
+	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff;
 }
 
 /* At most `columns` characters; what does not fit ends in "...". */
@@ -33,7 +44,10 @@ void cli_escape(char *to, size_t size, const char *s, size_t columns)
 {
 	size_t out = 0, shown = 0;
 	while (*s) {
-		size_t n = safe_length((const unsigned char *)s);
+		uint32_t c;
+		size_t n = decode(s, &c);
+		if (n && is_harmful(c))
+			n = 0; /* byte by byte */
 		size_t need = n ? n : 4, width = n ? 1 : 4;
 		if (out + need + 4 > size || shown + width + 3 > columns) {
 			if (strlen(s) + shown > columns || out + need + 4 > size) {
@@ -54,19 +68,27 @@ void cli_escape(char *to, size_t size, const char *s, size_t columns)
 	to[out] = '\0';
 }
 
+/* One character inside a string of JSON; returns its bytes. */
+static size_t put_json(FILE *to, const char *s)
+{
+	uint32_t c;
+	size_t n = decode(s, &c);
+	if (!n)
+		c = 0xfffd;
+	if (!n || is_harmful(c))
+		fprintf(to, "\\u%04x", c);
+	else
+		fwrite(s, 1, n, to);
+	return n ? n : 1;
+}
+
 void cli_json_string(FILE *to, const char *s)
 {
 	fputc('"', to);
 	while (*s) {
-		unsigned char c = (unsigned char)*s;
-		size_t n = safe_length((const unsigned char *)s);
-		if (c == '"' || c == '\\')
-			fprintf(to, "\\%c", c);
-		else if (n)
-			fwrite(s, 1, n, to);
-		else
-			fprintf(to, "\\u%04x", c < 0x80 ? c : 0xfffd);
-		s += n ? n : 1;
+		if (*s == '"' || *s == '\\')
+			fputc('\\', to);
+		s += put_json(to, s);
 	}
 	fputc('"', to);
 }
@@ -96,11 +118,31 @@ void cli_notes(const struct cli *c)
 	}
 }
 
+static int end_stdout(const char *done)
+{
+	if (!ferror(stdout) && !fflush(stdout))
+		return OOCBAKE_OK;
+	fprintf(stderr, "oocbake: %sstandard output cannot be written: %s\n", done,
+		strerror(errno));
+	return OOCBAKE_FAILED;
+}
+
 int cli_print(const char *text)
 {
-	if (fputs(text, stdout) < 0 || fflush(stdout) || ferror(stdout)) {
-		fprintf(stderr, "oocbake: standard output cannot be written\n");
-		return OOCBAKE_FAILED;
+	fputs(text, stdout);
+	return end_stdout("");
+}
+
+int cli_print_report(const struct cli *c, const char *text, const char *done)
+{
+	if (!c->json)
+		fputs(text, stdout);
+	/* The library's JSON has names as they are. */
+	while (c->json && *text) {
+		if (*text == '\n')
+			fputc(*text++, stdout);
+		else
+			text += put_json(stdout, text);
 	}
-	return OOCBAKE_OK;
+	return end_stdout(done);
 }

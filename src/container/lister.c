@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#undef ob_lister_fail /* see lister.h */
+
 static int check_name(const struct ob_lister *l, const char *name, size_t len, ob_err *e)
 {
 	const char *path = l->file->path;

@@ -22,6 +22,9 @@ struct ob_stored *ob_lister_add(struct ob_lister *l, const char *name, size_t le
 /* Fails with: FILE: tensor "NAME" FMT... Returns -1. */
 int ob_lister_fail(const struct ob_lister *l, const char *name, ob_err *e, enum ob_code code,
 		   const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+#ifdef OB_ANALYZE /* as in base/err.h */
+#define ob_lister_fail(...) (ob_lister_fail(__VA_ARGS__), -1)
+#endif
 
 /* Sorts by (off, len, name). */
 void ob_lister_sort(struct ob_lister *l);

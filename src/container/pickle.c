@@ -41,6 +41,9 @@ __attribute__((format(printf, 4, 5))) static int bad(const struct machine *m, ob
 	return ob_fail(e, code, "%s: its pickle %s (before byte %zu)", m->what, text,
 		       (size_t)(m->p - m->start));
 }
+#ifdef OB_ANALYZE /* as in base/err.h */
+#define bad(...) (bad(__VA_ARGS__), -1)
+#endif
 
 static void *take_memory(struct machine *m, size_t n, ob_err *e)
 {

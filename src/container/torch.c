@@ -263,6 +263,7 @@ static int list_tensors(struct reader *r, const struct ob_zip_member *m, ob_err 
 		rc = ob_fail(e, OB_UNSUPPORTED,
 			     "%s holds no dict of tensors; save model.state_dict()", f->path);
 	if (rc == 0) {
+		OB_KNOWN(root.dict);
 		r->left = OB_PICKLE_MEMORY(m->size);
 		dict = find_state_dict(root.dict, 0);
 		rc = add_dict(r, dict ? dict : root.dict, 0, e);

@@ -19,10 +19,11 @@
 #include "plan/budget.h"
 #include "plan/plan.h"
 
+struct ob_journal;
+
 /* Where an output file is written, or (verify) what is compared with the plan. */
 struct ob_target {
-	int fd;				 /* buffered */
-	int fd_direct;			 /* O_DIRECT, or -1 */
+	struct ob_handle *handle;	 /* held while a tile is written to it */
 	const struct ob_file *reference; /* verify: the file that must hold these bytes */
 };
 
@@ -47,6 +48,11 @@ struct ob_run {
 	const struct ob_budget *budget;
 	const struct ob_target *target; /* one per output file */
 	bool verify;			/* compare instead of write */
+	/* Only reads suspect tiles back from the targets, around the page cache. One that has another hash than
+	 * the journal says counts in n_differ and becomes open again. */
+	bool reread;
+	/* Tiles that it keeps are not made again; with a file, what is done is recorded. May be NULL. */
+	struct ob_journal *journal;
 	enum ob_io_kind io;
 	bool no_direct;		  /* tests: buffered descriptors only */
 	const atomic_int *cancel; /* becomes non-zero: stop, drain, OB_CANCELLED. May be NULL */
@@ -67,10 +73,12 @@ struct ob_run {
 	double seconds;		/* wall time */
 	double busy, disk_busy; /* worker seconds spent computing; seconds with I/O in flight */
 	uint64_t bytes_read, bytes_written;
+	size_t n_differ;	      /* reread: tiles */
+	const struct ob_out *differs; /* the tensor of one of them */
 };
 
 /* Errors: OB_IO, OB_NOSPC, OB_CHANGED, OB_NONFINITE, OB_VERIFY, OB_CANCELLED, OB_NOMEM. On any error all
- * I/O has ended before it returns. */
+ * I/O has ended before it returns. A run that is cancelled records what it has written. */
 int ob_engine_run(struct ob_run *run, ob_err *e);
 
 #endif

@@ -10,10 +10,11 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#include "engine/journal.h"
 #include "engine/queue.h"
 #include "engine/task.h"
 
-#define OB_DEPTH 64u /* requests in flight at most */
+#define OB_DEPTH 64u /* requests in flight at most, one of them the journal's */
 #define OB_BEHIND 8u /* buffered writes that may be unsynced before the oldest is waited for */
 #define OB_REPORT_MS 100
 
@@ -39,11 +40,10 @@ struct ob_engine {
 	unsigned n_tasks;
 	float *scratch;
 	size_t scratch_bytes;
-	_Atomic uint32_t *tiles_left; /* to compute, per output tensor */
-	struct ob_effect
-		*tile_effect; /* per tile of an edited tensor, folded in order at the end */
-	double *stats;	      /* per measuring tile of the tensor in hand, then folded into total */
-	double *total;	      /* per task: what its tile encodes with */
+	struct ob_journal *journal, *own; /* own: of a run that was given none */
+	_Atomic uint32_t *tiles_left;	  /* to compute, per output tensor */
+	double *stats; /* per measuring tile of the tensor in hand, then folded into total */
+	double *total; /* per task: what its tile encodes with */
 	struct ob_worker *worker;
 	unsigned n_workers, n_started;
 	struct ob_queue ready, done;
@@ -51,11 +51,12 @@ struct ob_engine {
 	/* The I/O thread's own. */
 	struct ob_io *io;
 	struct ob_io_req *backlog, **backlog_end;
-	uint32_t next_tile, tiles_done;
+	uint32_t next_tile;
+	uint32_t hinted;    /* output tensor whose factors were asked for last */
 	uint32_t measuring; /* output tensor in its first pass, UINT32_MAX: none */
 	uint32_t measure_left;
 	struct {
-		int fd;
+		struct ob_handle *to;
 		uint64_t off;
 		uint32_t len;
 	} behind[OB_BEHIND];
@@ -69,6 +70,7 @@ struct ob_engine {
 	bool is_over;	 /* the I/O thread ended */
 	unsigned n_warm; /* workers that are ready */
 	_Atomic uint64_t bytes_read, bytes_written, busy_ns;
+	uint64_t bytes_total; /* that will be read and written */
 	_Atomic uint32_t out_in_hand;
 	_Atomic bool is_direct;
 };

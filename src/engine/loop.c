@@ -16,6 +16,12 @@ static bool is_stopping(const struct ob_engine *en)
 	return en->err.code != OB_OK;
 }
 
+/* After a failure it is no longer known what reached the disk: nothing more is recorded. */
+static bool is_broken(const struct ob_engine *en)
+{
+	return is_stopping(en) && en->err.code != OB_CANCELLED;
+}
+
 /* Writes go before reads: they free slots. */
 static void queue_requests(struct ob_engine *en, struct ob_task *t, bool first)
 {
@@ -37,7 +43,7 @@ static void queue_requests(struct ob_engine *en, struct ob_task *t, bool first)
 
 static void submit_backlog(struct ob_engine *en)
 {
-	while (en->backlog && en->io->in_flight < OB_DEPTH) {
+	while (en->backlog && en->io->in_flight < OB_DEPTH - 1) {
 		struct ob_io_req *r = en->backlog;
 		en->backlog = r->next;
 		if (!en->backlog)
@@ -82,7 +88,7 @@ static void begin_statistics(struct ob_engine *en, const struct ob_tile *tile, s
 	double *total = en->total + (size_t)(t - en->task) * OB_MAX_STATS;
 	t->stats = NULL;
 	t->measure = NULL;
-	if (!n)
+	if (!n || en->run->reread)
 		return;
 	uint32_t nth = (uint32_t)(tile - en->plan->tile) - o->first_tile;
 	if (tile->measure) {
@@ -102,24 +108,59 @@ static void begin_statistics(struct ob_engine *en, const struct ob_tile *tile, s
 
 static void reads_done(struct ob_engine *en, struct ob_task *t);
 
+static bool has_work_in_hand(const struct ob_engine *en)
+{
+	for (unsigned i = 0; i < en->n_tasks; i++)
+		if (en->task[i].state != OB_TASK_FREE)
+			return true;
+	return false;
+}
+
+/* Without descriptors a tile waits as it does without slots, as long as some will be given back. */
+static bool hold_files(struct ob_engine *en, struct ob_task *t)
+{
+	ob_err why = { 0 };
+	if (!ob_task_hold(en->run, t, &why))
+		return true;
+	if (why.sys != EMFILE || !has_work_in_hand(en))
+		en->err = why;
+	return false;
+}
+
+/* Is the next tile there already? A tensor that is whole needs no measuring either. */
+static bool is_skipped(struct ob_engine *en, const struct ob_tile *tile)
+{
+	const struct ob_tile_record *r = ob_journal_tile(en->journal, en->next_tile);
+	if (en->run->reread)
+		return !r->suspect;
+	return tile->measure ? !atomic_load(&en->tiles_left[tile->out]) : r->state == OB_TILE_KEPT;
+}
+
 static void admit(struct ob_engine *en)
 {
 	while (!is_stopping(en) && en->next_tile < en->plan->n_tiles) {
 		const struct ob_tile *tile = &en->plan->tile[en->next_tile];
 		const struct ob_out *o = &en->plan->out[tile->out];
+		if (is_skipped(en, tile)) {
+			en->next_tile++;
+			continue;
+		}
 		unsigned demand = ob_task_demand(en->run, tile);
 		struct ob_task *t = free_task(en);
 		if (!t || demand > en->n_free || !is_admissible(en, tile))
 			return;
-		t->state = OB_TASK_READING;
 		t->tile = tile;
+		if (!hold_files(en, t))
+			return;
+		t->state = OB_TASK_READING;
 		t->index = en->next_tile++;
 		t->in = take_slot(en);
-		t->out = o->copy || tile->measure ? t->in : take_slot(en);
+		t->out = ob_task_shares_slot(en->run, tile) ? t->in : take_slot(en);
 		t->ref = en->run->verify && !tile->measure ? take_slot(en) : NULL;
 		begin_statistics(en, tile, t);
-		if (t->index == o->first_tile)
+		if (en->hinted != tile->out && !en->run->reread)
 			ob_edits_will_need(o->edit, o->n_edits);
+		en->hinted = tile->out;
 		atomic_store(&en->out_in_hand, tile->out);
 		bool direct = false;
 		if (ob_task_reads(en->run, t, &direct))
@@ -137,16 +178,17 @@ static void release(struct ob_engine *en, struct ob_task *t)
 		give_slot(en, t->out);
 	give_slot(en, t->in);
 	give_slot(en, t->ref);
+	ob_task_drop(t);
 	t->state = OB_TASK_FREE;
 	if (t->tile->measure && --en->measure_left == 0)
 		en->measuring = UINT32_MAX;
-	en->tiles_done++;
 }
 
 static void start_writes(struct ob_engine *en, struct ob_task *t)
 {
 	bool direct = false;
 	t->state = OB_TASK_WRITING;
+	t->is_written = true;
 	if (t->tile->measure || en->run->verify || !ob_task_writes(en->run, t, &direct)) {
 		release(en, t);
 		return;
@@ -169,49 +211,26 @@ static void reads_done(struct ob_engine *en, struct ob_task *t)
 	}
 }
 
-static const char *output_name(const struct ob_engine *en, int fd)
+/* Which of the files that the task holds. */
+static unsigned file_of(const struct ob_task *t, int fd)
 {
-	const struct ob_target *to = en->run->target;
-	size_t i = 0;
-	while (i + 1 < en->plan->n_files && to[i].fd != fd && to[i].fd_direct != fd)
+	unsigned i = 0;
+	while (t->held[i]->fd != fd && t->held[i]->fd_direct != fd)
 		i++;
-	return en->plan->file[i].name;
-}
-
-/* The parts of a tensor may lie in different files. */
-static const struct ob_file *read_from(const struct ob_engine *en, const struct ob_task *t, int fd,
-				       bool *is_reference)
-{
-	const struct ob_out *o = &en->plan->out[t->tile->out];
-	const struct ob_file *f = NULL;
-	*is_reference = false;
-	for (unsigned k = 0; t->input.tensor && k < t->input.tensor->n_parts; k++) {
-		f = t->input.tensor->part[k]->file;
-		if (f->fd == fd || f->fd_direct == fd)
-			return f;
-	}
-	*is_reference = true;
-	for (unsigned k = 0; k < o->part.n; k++) {
-		f = en->run->target[o->part_file[k]].reference;
-		if (f->fd == fd || f->fd_direct == fd)
-			break;
-	}
-	return f;
+	return i;
 }
 
 static void fail_request(struct ob_engine *en, const struct ob_task *t, const struct ob_io_req *r)
 {
 	const struct ob_out *o = &en->plan->out[t->tile->out];
-	if (r->op == OB_IO_WRITE) {
+	unsigned i = file_of(t, r->fd);
+	const char *path = t->held[i]->path;
+	if (r->op == OB_IO_WRITE)
 		ob_fail_sys(&en->err, OB_IO, r->error,
 			    "writing %u bytes of %s to %s at offset %llu failed", r->len, o->name,
-			    output_name(en, r->fd), (unsigned long long)r->off);
-		return;
-	}
-	bool is_reference;
-	const char *path = read_from(en, t, r->fd, &is_reference)->path;
-	if (r->error == ENODATA)
-		ob_fail(&en->err, is_reference ? OB_VERIFY : OB_CHANGED,
+			    path, (unsigned long long)r->off);
+	else if (r->error == ENODATA)
+		ob_fail(&en->err, i < t->n_read ? OB_CHANGED : OB_VERIFY,
 			"%s ends at or before offset %llu, in the middle of %s; it became shorter while it was read",
 			path, (unsigned long long)(r->off + r->len), o->name);
 	else
@@ -223,23 +242,25 @@ static void fail_request(struct ob_engine *en, const struct ob_task *t, const st
 /* Buffered bulk writes must not pile up as dirty pages: start each at once, wait for the one OB_BEHIND back,
  * then let its pages go. The wait takes an error of the device off the descriptor: the final sync would
  * no longer see it. */
-static void write_behind(struct ob_engine *en, const struct ob_io_req *r)
+static void write_behind(struct ob_engine *en, const struct ob_task *t, const struct ob_io_req *r)
 {
 	unsigned i = en->behind_at++ % OB_BEHIND;
-	if (en->behind[i].len) {
-		if (sync_file_range(en->behind[i].fd, (off_t)en->behind[i].off, en->behind[i].len,
+	struct ob_handle *to = en->behind[i].to;
+	if (to && ob_handle_hold_open(to)) {
+		if (sync_file_range(to->fd, (off_t)en->behind[i].off, en->behind[i].len,
 				    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
 					    SYNC_FILE_RANGE_WAIT_AFTER) &&
 		    errno != ENOSYS)
 			ob_fail_sys(&en->err, OB_IO, errno,
 				    "writing %u bytes to %s at offset %llu failed",
-				    en->behind[i].len, output_name(en, en->behind[i].fd),
+				    en->behind[i].len, to->path,
 				    (unsigned long long)en->behind[i].off);
-		posix_fadvise(en->behind[i].fd, (off_t)en->behind[i].off, en->behind[i].len,
+		posix_fadvise(to->fd, (off_t)en->behind[i].off, en->behind[i].len,
 			      POSIX_FADV_DONTNEED);
+		ob_handle_drop(to);
 	}
 	sync_file_range(r->fd, (off_t)r->off, r->len, SYNC_FILE_RANGE_WRITE);
-	en->behind[i].fd = r->fd;
+	en->behind[i].to = t->held[file_of(t, r->fd)];
 	en->behind[i].off = r->off;
 	en->behind[i].len = r->len;
 }
@@ -247,18 +268,25 @@ static void write_behind(struct ob_engine *en, const struct ob_io_req *r)
 static void complete(struct ob_engine *en, struct ob_io_req *r)
 {
 	struct ob_task *t = r->user;
+	if (!t) {
+		ob_journal_complete(en->journal, is_broken(en), &en->err);
+		return;
+	}
+	t->is_written &= !r->error;
 	if (r->error)
 		fail_request(en, t, r);
 	else if (r->once && r->op == OB_IO_READ)
 		posix_fadvise(r->fd, (off_t)r->off, r->len, POSIX_FADV_DONTNEED);
 	else if (r->once)
-		write_behind(en, r);
+		write_behind(en, t, r);
 	if (--t->pending)
 		return;
 	if (t->state == OB_TASK_READING) {
 		reads_done(en, t);
 	} else {
 		atomic_fetch_add(&en->bytes_written, t->bytes_out);
+		if (t->is_written)
+			ob_journal_written(en->journal, t->index, t->bytes_out);
 		release(en, t);
 	}
 }
@@ -273,9 +301,25 @@ static void report_difference(struct ob_engine *en, const struct ob_task *t)
 		(unsigned long long)t->differs_at);
 }
 
+static void reread(struct ob_engine *en, const struct ob_task *t, struct ob_tile_record *r)
+{
+	r->suspect = false;
+	if (t->hash == r->hash)
+		return;
+	r->state = OB_TILE_OPEN;
+	en->run->n_differ++;
+	en->run->differs = &en->plan->out[t->tile->out];
+}
+
 static void computed(struct ob_engine *en, struct ob_task *t)
 {
 	const struct ob_out *o = &en->plan->out[t->tile->out];
+	struct ob_tile_record *record = ob_journal_tile(en->journal, t->index);
+	if (en->run->reread) {
+		reread(en, t, record);
+		release(en, t);
+		return;
+	}
 	if (t->differs)
 		report_difference(en, t);
 	if (t->result.nonfinite && en->run->nonfinite)
@@ -284,20 +328,13 @@ static void computed(struct ob_engine *en, struct ob_task *t)
 		ob_fail(&en->err, OB_NONFINITE,
 			"%s would get values that are not finite in %s; --nonfinite warn or keep writes them all the same",
 			o->name, ob_dtype_name(o->enc.dtype));
-	if (en->tile_effect && o->n_edits)
-		en->tile_effect[t->index] = t->result.effect;
+	record->hash = t->hash;
+	record->effect = t->result.effect;
+	record->nonfinite = t->result.nonfinite;
 	if (is_stopping(en))
 		release(en, t);
 	else
 		start_writes(en, t);
-}
-
-static bool has_work_in_hand(const struct ob_engine *en)
-{
-	for (unsigned i = 0; i < en->n_tasks; i++)
-		if (en->task[i].state != OB_TASK_FREE)
-			return true;
-	return false;
 }
 
 /* After an error: requests that were never submitted are given up. */
@@ -307,28 +344,38 @@ static void drop_backlog(struct ob_engine *en)
 		struct ob_io_req *r = en->backlog;
 		struct ob_task *t = r->user;
 		en->backlog = r->next;
+		t->is_written = false;
 		if (--t->pending == 0)
 			release(en, t);
 	}
 	en->backlog_end = &en->backlog;
 }
 
+/* What was written before a request to stop is recorded when nothing is in flight any more. */
+static void step_journal(struct ob_engine *en)
+{
+	bool last = en->err.code == OB_CANCELLED && !has_work_in_hand(en);
+	if (last || !is_stopping(en))
+		ob_journal_step(en->journal, last, &en->err);
+}
+
 static void io_loop(struct ob_engine *en)
 {
-	while (en->tiles_done < en->plan->n_tiles || has_work_in_hand(en)) {
+	ob_journal_start(en->journal, en->io, en->run->target);
+	for (;;) {
 		if (en->run->cancel && *en->run->cancel)
 			ob_fail(&en->err, OB_CANCELLED, "stopped on request");
 		admit(en);
-		if (is_stopping(en)) {
+		if (is_stopping(en))
 			drop_backlog(en);
-			if (!has_work_in_hand(en))
-				return;
-		}
+		step_journal(en);
+		bool has_requests = has_work_in_hand(en) || ob_journal_is_busy(en->journal);
+		if (!has_requests && (is_stopping(en) || en->next_tile == en->plan->n_tiles))
+			return;
 		submit_backlog(en);
 		uint64_t begin = ob_now_ns();
 		bool is_busy = en->io->in_flight > 0;
-		struct ob_io_req *r = has_work_in_hand(en) ? en->io->ops->reap(en->io, OB_REPORT_MS)
-							   : NULL;
+		struct ob_io_req *r = has_requests ? en->io->ops->reap(en->io, OB_REPORT_MS) : NULL;
 		if (is_busy)
 			en->disk_ns += ob_now_ns() - begin;
 		while (r) {

@@ -19,8 +19,8 @@ void ob_meter_report(struct ob_meter *w, struct ob_engine *en, double start)
 	w->n++;
 	double span = now - w->at[oldest];
 	struct ob_progress pr = {
-		.done = read + written,
-		.total = p->read_bytes + (run->verify ? 0 : p->out_bytes),
+		.done = ob_min_u64(read + written, en->bytes_total),
+		.total = en->bytes_total,
 		.seconds = now - start,
 		.remaining = -1,
 		.tensor = p->n_outs ? p->out[out].name : "",

@@ -42,15 +42,33 @@ static void *work(void *arg)
 
 /* ---- setting up ---------------------------------------------------------------------------- */
 
+/* What the journal leaves to be done, in tiles of each tensor and in bytes. */
+static void count_work(struct ob_engine *en)
+{
+	const struct ob_plan *p = en->plan;
+	const struct ob_run *run = en->run;
+	en->bytes_total = run->reread	? ob_journal_suspected(en->journal)
+			  : run->verify ? p->read_bytes
+					: p->read_bytes + p->out_bytes;
+	/* Backwards: measuring tiles come before the ones that they are for. */
+	for (size_t i = p->n_tiles; i-- && !run->reread;) {
+		const struct ob_tile *t = &p->tile[i];
+		bool is_kept = ob_journal_tile(en->journal, i)->state == OB_TILE_KEPT;
+		if (t->measure ? en->tiles_left[t->out] : !is_kept)
+			en->tiles_left[t->out]++;
+		else
+			en->bytes_total -= ob_tile_in_bytes(p, t) +
+					   (run->verify ? 0 : ob_tile_out_bytes(p, t));
+	}
+}
+
 static int allocate(struct ob_engine *en, ob_err *e)
 {
 	const struct ob_plan *p = en->plan;
 	const struct ob_budget *b = en->run->budget;
 	uint32_t most_measured = 0;
 	unsigned n_stats = 0;
-	bool has_effect = false;
 	for (size_t i = 0; i < p->n_outs; i++) {
-		has_effect |= p->out[i].n_edits > 0;
 		if (!p->out[i].copy && p->out[i].enc.codec->n_stats) {
 			most_measured = (uint32_t)ob_max_u64(most_measured, p->out[i].n_tiles / 2);
 			n_stats = (unsigned)ob_max_u64(n_stats, p->out[i].enc.codec->n_stats);
@@ -71,16 +89,18 @@ static int allocate(struct ob_engine *en, ob_err *e)
 	en->stats = ob_calloc((size_t)most_measured * n_stats + 1, sizeof(double));
 	en->tiles_left = ob_calloc(p->n_outs + 1, sizeof(*en->tiles_left));
 	en->worker = ob_calloc(en->n_workers, sizeof(*en->worker));
-	if (has_effect && en->run->effect)
-		en->tile_effect = ob_calloc(p->n_tiles + 1, sizeof(*en->tile_effect));
+	en->journal = en->run->journal;
+	if (!en->journal) {
+		if (ob_journal_new(&en->own, p, e))
+			return -1;
+		en->journal = en->own;
+	}
 	if (!en->slab || (en->scratch_bytes && !en->scratch) || !en->free_slot || !en->task ||
-	    !en->total || !en->stats || !en->tiles_left || !en->worker ||
-	    (has_effect && en->run->effect && !en->tile_effect))
+	    !en->total || !en->stats || !en->tiles_left || !en->worker)
 		return ob_fail_nomem(e, "slots and scratch of the engine");
 	for (unsigned i = 0; i < b->slots; i++)
 		en->free_slot[en->n_free++] = b->slots - 1 - i;
-	for (size_t i = 0; i < p->n_outs; i++)
-		en->tiles_left[i] = p->out[i].n_tiles;
+	count_work(en);
 	if (ob_queue_init(&en->ready, en->n_tasks, e) || ob_queue_init(&en->done, en->n_tasks, e))
 		return -1;
 	return 0;
@@ -101,7 +121,7 @@ static void release_all(struct ob_engine *en)
 	ob_free(en->total);
 	ob_free(en->stats);
 	ob_free(en->tiles_left);
-	ob_free(en->tile_effect);
+	ob_journal_free(en->own);
 	ob_free(en->worker);
 	pthread_cond_destroy(&en->changed);
 	pthread_mutex_destroy(&en->lock);
@@ -159,18 +179,21 @@ static void wait_and_report(struct ob_engine *en, double start)
 	pthread_mutex_unlock(&en->lock);
 }
 
-static void fold_effects(struct ob_engine *en)
+static void fold_results(struct ob_engine *en)
 {
-	if (!en->tile_effect)
-		return;
 	for (size_t i = 0; i < en->plan->n_tiles; i++) {
-		const struct ob_effect *t = &en->tile_effect[i];
-		struct ob_effect *o = &en->run->effect[en->plan->tile[i].out];
-		o->dd += t->dd;
-		o->aa += t->aa;
-		o->da += t->da;
-		o->n += t->n;
-		o->changed += t->changed;
+		const struct ob_tile_record *t = ob_journal_tile(en->journal, i);
+		uint32_t out = en->plan->tile[i].out;
+		if (en->run->nonfinite && t->nonfinite)
+			en->run->nonfinite[out] = 1;
+		if (!en->run->effect)
+			continue;
+		struct ob_effect *o = &en->run->effect[out];
+		o->dd += t->effect.dd;
+		o->aa += t->effect.aa;
+		o->da += t->effect.da;
+		o->n += t->effect.n;
+		o->changed += t->effect.changed;
 	}
 }
 
@@ -181,7 +204,7 @@ int ob_engine_run(struct ob_run *run, ob_err *e)
 		return ob_fail_nomem(e, "engine");
 	en->run = run;
 	en->plan = run->plan;
-	en->measuring = UINT32_MAX;
+	en->measuring = en->hinted = UINT32_MAX;
 	en->backlog_end = &en->backlog;
 	pthread_mutex_init(&en->lock, NULL);
 	pthread_cond_init(&en->changed, NULL);
@@ -206,7 +229,7 @@ int ob_engine_run(struct ob_run *run, ob_err *e)
 		rc = -1;
 	}
 	if (!rc)
-		fold_effects(en);
+		fold_results(en);
 	run->seconds = ob_now() - start;
 	run->busy = (double)atomic_load(&en->busy_ns) / 1e9;
 	run->disk_busy = (double)en->disk_ns / 1e9;

@@ -12,6 +12,8 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "base/util.h"
+#include "engine/journal.h"
 
 #define DIRECT_MIN (32u << 10) /* smaller transfers gain nothing from going around the cache */
 
@@ -39,26 +41,68 @@ static struct ob_io_req *new_request(struct ob_task *t, enum ob_io_op op, int fd
 	return r;
 }
 
-static void read_range(struct ob_task *t, const struct ob_run *run, const struct ob_file *f,
-		       uint8_t *p, uint64_t off, uint64_t len, bool *direct)
+static int hold(struct ob_task *t, struct ob_handle *h, ob_err *e)
+{
+	if (ob_handle_hold(h, e))
+		return -1;
+	t->held[t->n_held++] = h;
+	return 0;
+}
+
+void ob_task_drop(struct ob_task *t)
+{
+	while (t->n_held)
+		ob_handle_drop(t->held[--t->n_held]);
+}
+
+int ob_task_hold(const struct ob_run *run, struct ob_task *t, ob_err *e)
+{
+	const struct ob_out *o = &run->plan->out[t->tile->out];
+	int rc = 0;
+	t->n_held = 0;
+	if (run->reread)
+		t->input.tensor = NULL;
+	else
+		ob_tile_input(run->plan, t->tile, &t->input);
+	for (unsigned k = 0; !rc && t->input.tensor && k < t->input.tensor->n_parts; k++)
+		if (t->input.n_ranges[k])
+			rc = hold(t, stored_part(t, k)->file->handle, e);
+	t->n_read = t->n_held;
+	for (unsigned k = 0; !rc && !t->tile->measure && k < o->part.n; k++) {
+		const struct ob_target *to = &run->target[o->part_file[k]];
+		if (!o->copy || k == t->tile->part)
+			rc = hold(t, run->verify ? to->reference->handle : to->handle, e);
+	}
+	if (rc)
+		ob_task_drop(t);
+	return rc;
+}
+
+static void read_range(struct ob_task *t, const struct ob_run *run, const struct ob_handle *from,
+		       bool is_cached, uint8_t *p, uint64_t off, uint64_t len, bool *direct)
 {
 	if (!len)
 		return;
-	bool is_cached = ob_file_cached(f, off, len);
-	if (run->no_direct || f->fd_direct < 0 || len < DIRECT_MIN || is_cached) {
-		struct ob_io_req *r = new_request(t, OB_IO_READ, f->fd, p, off, len);
+	if (run->no_direct || from->fd_direct < 0 || len < DIRECT_MIN || is_cached) {
+		struct ob_io_req *r = new_request(t, OB_IO_READ, from->fd, p, off, len);
 		r->once = !is_cached && len >= DIRECT_MIN;
 		return;
 	}
 	uint64_t skew = off % OB_IO_ALIGN;
-	struct ob_io_req *r = new_request(t, OB_IO_READ, f->fd_direct, p - skew, off - skew,
+	struct ob_io_req *r = new_request(t, OB_IO_READ, from->fd_direct, p - skew, off - skew,
 					  ob_round_up(skew + len, OB_IO_ALIGN));
 	r->min_len = (uint32_t)(skew + len);
 	*direct = true;
 }
 
+static void read_input(struct ob_task *t, const struct ob_run *run, const struct ob_file *f,
+		       uint8_t *p, uint64_t off, uint64_t len, bool *direct)
+{
+	read_range(t, run, f->handle, ob_file_cached(f, off, len), p, off, len, direct);
+}
+
 /* A part that belongs to the tensor as a whole is the same in every tile; the first one writes it. */
-static bool is_written(const struct ob_out *o, unsigned k, const struct ob_tile *t)
+static bool writes_part(const struct ob_tile *t, const struct ob_out *o, unsigned k)
 {
 	return o->copy || !o->part.part[k].whole || t->e0 == 0;
 }
@@ -82,13 +126,18 @@ static void output_spans(const struct ob_run *run, struct ob_task *t, bool *dire
 			uint64_t off = o->part_off[k] + r[i].off;
 			t->out_span[s] =
 				(struct ob_span){ put(t->out, &cursor, off, r[i].len), r[i].len };
-			if (is_written(o, k, t->tile))
+			if (writes_part(t->tile, o, k))
 				t->bytes_out += r[i].len;
+			if (run->reread) {
+				read_range(t, run, run->target[o->part_file[k]].handle, false,
+					   t->out_span[s].p, off, r[i].len, direct);
+				t->bytes_in += r[i].len;
+			}
 			if (!run->verify)
 				continue;
 			t->ref_span[s] = (struct ob_span){ put(t->ref, &ref_cursor, off, r[i].len),
 							   r[i].len };
-			read_range(t, run, run->target[o->part_file[k]].reference, t->ref_span[s].p,
+			read_input(t, run, run->target[o->part_file[k]].reference, t->ref_span[s].p,
 				   off, r[i].len, direct);
 		}
 	}
@@ -102,7 +151,6 @@ unsigned ob_task_reads(const struct ob_run *run, struct ob_task *t, bool *direct
 	memset(t->in_span, 0, sizeof(t->in_span));
 	memset(t->out_span, 0, sizeof(t->out_span));
 	memset(t->ref_span, 0, sizeof(t->ref_span));
-	ob_tile_input(run->plan, t->tile, &t->input);
 	for (unsigned k = 0; t->input.tensor && k < t->input.tensor->n_parts; k++) {
 		const struct ob_stored *part = stored_part(t, k);
 		for (unsigned i = 0; i < t->input.n_ranges[k]; i++) {
@@ -112,7 +160,7 @@ unsigned ob_task_reads(const struct ob_run *run, struct ob_task *t, bool *direct
 			t->in_span[s] =
 				(struct ob_span){ put(t->in, &cursor, off, r->len), r->len };
 			t->bytes_in += r->len;
-			read_range(t, run, part->file, t->in_span[s].p, off, r->len, direct);
+			read_input(t, run, part->file, t->in_span[s].p, off, r->len, direct);
 		}
 	}
 	if (!t->tile->measure)
@@ -120,20 +168,30 @@ unsigned ob_task_reads(const struct ob_run *run, struct ob_task *t, bool *direct
 	return t->n_req;
 }
 
+bool ob_task_shares_slot(const struct ob_run *run, const struct ob_tile *t)
+{
+	return run->plan->out[t->out].copy || t->measure || run->reread;
+}
+
 unsigned ob_task_demand(const struct ob_run *run, const struct ob_tile *t)
 {
-	unsigned n = run->plan->out[t->out].copy || t->measure ? 1 : 2;
+	unsigned n = ob_task_shares_slot(run, t) ? 1 : 2;
 	return n + (run->verify && !t->measure);
+}
+
+static bool wants_hash(const struct ob_run *run)
+{
+	return run->reread || (run->journal && ob_journal_has_file(run->journal));
 }
 
 bool ob_task_needs_worker(const struct ob_run *run, const struct ob_task *t)
 {
 	unsigned s = t->tile->part * OB_MAX_RANGES;
-	return !run->plan->out[t->tile->out].copy || run->verify ||
+	return !run->plan->out[t->tile->out].copy || run->verify || wants_hash(run) ||
 	       t->in_span[s].p != t->out_span[s].p;
 }
 
-static void write_range(struct ob_task *t, const struct ob_target *to, bool no_direct, uint8_t *p,
+static void write_range(struct ob_task *t, const struct ob_handle *to, bool no_direct, uint8_t *p,
 			uint64_t off, uint64_t len, bool *direct)
 {
 	uint64_t first = ob_round_up(off, OB_IO_ALIGN),
@@ -160,12 +218,13 @@ unsigned ob_task_writes(const struct ob_run *run, struct ob_task *t, bool *direc
 		unsigned k = s / OB_MAX_RANGES;
 		struct ob_elems tile = { t->tile->e0, t->tile->e1 };
 		struct ob_range r[OB_MAX_RANGES] = { { t->tile->e0, 0 } };
-		if (!t->out_span[s].p || !is_written(o, k, t->tile))
+		if (!t->out_span[s].p || !writes_part(t->tile, o, k))
 			continue;
 		if (!o->copy)
 			o->enc.codec->ranges(&o->enc, &o->shape, k, tile, r);
-		write_range(t, &run->target[o->part_file[k]], run->no_direct, t->out_span[s].p,
-			    o->part_off[k] + r[s % OB_MAX_RANGES].off, t->out_span[s].len, direct);
+		write_range(t, run->target[o->part_file[k]].handle, run->no_direct,
+			    t->out_span[s].p, o->part_off[k] + r[s % OB_MAX_RANGES].off,
+			    t->out_span[s].len, direct);
 	}
 	return t->n_req;
 }
@@ -191,27 +250,45 @@ static void compare(const struct ob_run *run, struct ob_task *t)
 	}
 }
 
+static uint64_t hash_output(const struct ob_task *t)
+{
+	uint64_t h = 0;
+	for (unsigned s = 0; s < OB_MAX_SPANS; s++)
+		if (t->out_span[s].p)
+			h = ob_hash64(t->out_span[s].p, t->out_span[s].len, h);
+	return h;
+}
+
+static void make(const struct ob_run *run, struct ob_task *t,
+		 const struct ob_scratch_layout *layout, float *scratch)
+{
+	if (run->plan->out[t->tile->out].copy) {
+		unsigned s = t->tile->part * OB_MAX_RANGES;
+		memmove(t->out_span[s].p, t->in_span[s].p, t->out_span[s].len);
+		return;
+	}
+	struct ob_bake b = {
+		.plan = run->plan,
+		.tile = t->tile,
+		.input = &t->input,
+		.in = t->in_span,
+		.out = t->out_span,
+		.stats = t->stats,
+		.measure = t->measure,
+		.kept_factors = run->budget->kept_factors,
+	};
+	ob_bake_tile(&b, layout, scratch, &t->result);
+}
+
 void ob_task_compute(const struct ob_run *run, struct ob_task *t,
 		     const struct ob_scratch_layout *layout, float *scratch)
 {
 	t->result = (struct ob_bake_result){ 0 };
 	t->differs = false;
-	if (run->plan->out[t->tile->out].copy) {
-		unsigned s = t->tile->part * OB_MAX_RANGES;
-		memmove(t->out_span[s].p, t->in_span[s].p, t->out_span[s].len);
-	} else {
-		struct ob_bake b = {
-			.plan = run->plan,
-			.tile = t->tile,
-			.input = &t->input,
-			.in = t->in_span,
-			.out = t->out_span,
-			.stats = t->stats,
-			.measure = t->measure,
-			.kept_factors = run->budget->kept_factors,
-		};
-		ob_bake_tile(&b, layout, scratch, &t->result);
-	}
+	if (!run->reread)
+		make(run, t, layout, scratch);
+	if (wants_hash(run))
+		t->hash = hash_output(t);
 	if (run->verify && !t->tile->measure)
 		compare(run, t);
 }

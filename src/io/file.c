@@ -4,10 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,22 +16,11 @@
 
 #define DIRECT_MIN (64u << 10) /* bytes; a smaller file is not worth a second descriptor */
 
-static void raise_once(void)
-{
-	struct rlimit r;
-
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-		r.rlim_cur = r.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &r); /* when refused, a later open says so */
-	}
-}
-
-void ob_file_raise_limit(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, raise_once);
-}
+/* One allocation: the handle changes behind a file that is const. */
+struct opened {
+	struct ob_file file; /* first */
+	struct ob_handle handle;
+};
 
 /* Opens a regular file for reading. O_NONBLOCK keeps the open of a FIFO from waiting for a writer;
  * it must not stay, because io_uring then gives EAGAIN for data that is not cached. */
@@ -71,9 +58,44 @@ static struct ob_stamp stamp_of(const struct stat *st)
 	};
 }
 
-static bool same_file(const struct ob_stamp *a, const struct ob_stamp *b)
+static int compare_stamp(const struct ob_file *f, const struct stat *st, ob_err *e)
 {
-	return a->dev == b->dev && a->ino == b->ino;
+	const struct ob_stamp now = stamp_of(st);
+
+	if (now.dev != f->stamp.dev || now.ino != f->stamp.ino)
+		return ob_fail(e, OB_CHANGED, "%s was replaced while it was read", f->path);
+	if (now.size != f->stamp.size)
+		return ob_fail(e, OB_CHANGED,
+			       "%s changed while it was read: it had %llu bytes and now has %llu",
+			       f->path, (unsigned long long)f->stamp.size,
+			       (unsigned long long)now.size);
+	if (now.mtime_ns != f->stamp.mtime_ns)
+		return ob_fail(e, OB_CHANGED, "%s was written to while it was read", f->path);
+	return 0;
+}
+
+static int open_first(struct ob_handle *h, int flags, ob_err *e)
+{
+	struct ob_file *f = h->owner;
+	struct stat st;
+	int fd = open_regular(f->path, flags, &st, e);
+
+	if (fd >= 0)
+		f->stamp = stamp_of(&st);
+	return fd;
+}
+
+static int open_again(struct ob_handle *h, int flags, ob_err *e)
+{
+	const struct ob_file *f = h->owner;
+	struct stat st;
+	int fd = open_regular(f->path, flags, &st, e);
+
+	if (fd >= 0 && compare_stamp(f, &st, e)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 static int map_file(struct ob_file *f, ob_err *e)
@@ -85,7 +107,7 @@ static int map_file(struct ob_file *f, ob_err *e)
 	if (f->stamp.size > SIZE_MAX)
 		return ob_fail(e, OB_LIMIT, "%s is larger than this machine's address space",
 			       f->path);
-	map = mmap(NULL, (size_t)f->stamp.size, PROT_READ, MAP_SHARED, f->fd, 0);
+	map = mmap(NULL, (size_t)f->stamp.size, PROT_READ, MAP_SHARED, f->handle->fd, 0);
 	if (map == MAP_FAILED)
 		return ob_fail_sys(e, OB_IO, errno, "cannot map %s", f->path);
 	f->map = map;
@@ -96,29 +118,31 @@ static int map_file(struct ob_file *f, ob_err *e)
 int ob_file_open(struct ob_file **file, const char *path, ob_err *e)
 {
 	const size_t len = strlen(path) + 1;
-	struct ob_file *f = ob_alloc(sizeof(*f));
+	struct opened *o = ob_alloc(sizeof(*o));
 	char *copy = ob_alloc(len);
-	struct stat st;
+	struct ob_file *f;
+	int ret;
 
-	if (!f || !copy) {
+	if (!o || !copy) {
 		ob_free(copy);
-		ob_free(f);
+		ob_free(o);
 		return ob_fail_nomem(e, "input file");
 	}
+	f = &o->file;
 	f->path = memcpy(copy, path, len);
-	f->fd_direct = -1;
-	ob_file_raise_limit();
-	f->fd = open_regular(path, 0, &st, e);
-	if (f->fd < 0)
-		goto fail;
-	f->stamp = stamp_of(&st);
-	if (map_file(f, e))
-		goto fail;
-	*file = f;
-	return 0;
-fail:
-	ob_file_close(f);
-	return -1;
+	f->handle = &o->handle;
+	ob_handle_init(f->handle, f->path, open_first, f);
+	ret = ob_handle_hold(f->handle, e);
+	if (!ret) {
+		f->handle->open = open_again;
+		ret = map_file(f, e);
+		ob_handle_drop(f->handle);
+	}
+	if (ret)
+		ob_file_close(f);
+	else
+		*file = f;
+	return ret;
 }
 
 void ob_file_close(struct ob_file *f)
@@ -129,32 +153,25 @@ void ob_file_close(struct ob_file *f)
 		ob_sigbus_remove(f);
 		munmap((void *)(uintptr_t)f->map, (size_t)f->stamp.size);
 	}
-	if (f->fd >= 0)
-		close(f->fd);
-	if (f->fd_direct >= 0)
-		close(f->fd_direct);
+	ob_handle_close(f->handle);
 	ob_free((void *)(uintptr_t)f->path);
 	ob_free(f);
 }
 
-void ob_file_enable_direct(struct ob_file *f)
+/* Some file systems take the flag and refuse the transfer. */
+static bool reads_directly(int fd)
 {
 	_Alignas(OB_IO_ALIGN) char block[OB_IO_ALIGN];
-	struct ob_stamp now;
-	struct stat st;
-	int fd;
 
-	if (f->fd_direct >= 0 || f->stamp.size < DIRECT_MIN)
+	return pread(fd, block, sizeof(block), 0) == sizeof(block);
+}
+
+void ob_file_enable_direct(struct ob_file *f)
+{
+	if (f->stamp.size < DIRECT_MIN || ob_handle_hold(f->handle, NULL))
 		return;
-	fd = open_regular(f->path, O_DIRECT, &st, NULL);
-	if (fd < 0)
-		return;
-	now = stamp_of(&st);
-	/* Some file systems take the flag and refuse the transfer. */
-	if (same_file(&now, &f->stamp) && pread(fd, block, sizeof(block), 0) == sizeof(block))
-		f->fd_direct = fd;
-	else
-		close(fd);
+	ob_handle_enable_direct(f->handle, reads_directly);
+	ob_handle_drop(f->handle);
 }
 
 /* cachestat(2), Linux 6.5: the C library knows it since glibc 2.39 only. */
@@ -177,7 +194,7 @@ static bool all_in_core(const struct ob_file *f, uint64_t off, uint64_t end, uin
 	struct stat st;
 
 	/* The kernel calls everything resident for those who could not write the file. */
-	if (fstat(f->fd, &st))
+	if (fstat(f->handle->fd, &st))
 		return false;
 	if (st.st_uid != geteuid() && faccessat(AT_FDCWD, f->path, W_OK, AT_EACCESS))
 		return false;
@@ -202,23 +219,28 @@ bool ob_file_cached(const struct ob_file *f, uint64_t off, uint64_t len)
 									       : f->stamp.size;
 	struct cachestat_range range;
 	struct cachestat_counts counts;
+	bool is_cached;
 
-	if (off >= end)
+	if (off >= end || ob_handle_hold(f->handle, NULL))
 		return false;
 	off = ob_round_down(off, page);
 	range.off = off;
 	range.len = end - off;
-	if (syscall(SYS_cachestat, f->fd, &range, &counts, 0) == 0)
-		return counts.cached >= ob_div_up(end - off, page);
-	return all_in_core(f, off, end, page);
+	if (syscall(SYS_cachestat, f->handle->fd, &range, &counts, 0) == 0)
+		is_cached = counts.cached >= ob_div_up(end - off, page);
+	else
+		is_cached = all_in_core(f, off, end, page);
+	ob_handle_drop(f->handle);
+	return is_cached;
 }
 
-int ob_file_read(const struct ob_file *f, void *buf, size_t len, uint64_t off, ob_err *e)
+static int read_all(const struct ob_file *f, void *buf, size_t len, uint64_t off, ob_err *e)
 {
+	const int fd = f->handle->fd;
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = pread(f->fd, (char *)buf + done, len - done, (off_t)(off + done));
+		ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(off + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -234,6 +256,17 @@ int ob_file_read(const struct ob_file *f, void *buf, size_t len, uint64_t off, o
 		done += (size_t)n;
 	}
 	return 0;
+}
+
+int ob_file_read(const struct ob_file *f, void *buf, size_t len, uint64_t off, ob_err *e)
+{
+	int ret = ob_handle_hold(f->handle, e);
+
+	if (ret)
+		return ret;
+	ret = read_all(f, buf, len, off, e);
+	ob_handle_drop(f->handle);
+	return ret;
 }
 
 int ob_file_slurp(const char *path, size_t max, char **text, size_t *len, ob_err *e)
@@ -269,7 +302,6 @@ out:
 
 int ob_file_check(const struct ob_file *f, ob_err *e)
 {
-	struct ob_stamp now;
 	struct stat st;
 
 	if (__atomic_load_n(&f->shrunk, __ATOMIC_SEQ_CST))
@@ -282,17 +314,7 @@ int ob_file_check(const struct ob_file *f, ob_err *e)
 			return ob_fail(e, OB_CHANGED, "%s was removed while it was read", f->path);
 		return ob_fail_sys(e, OB_IO, errno, "cannot examine %s", f->path);
 	}
-	now = stamp_of(&st);
-	if (!same_file(&now, &f->stamp))
-		return ob_fail(e, OB_CHANGED, "%s was replaced while it was read", f->path);
-	if (now.size != f->stamp.size)
-		return ob_fail(e, OB_CHANGED,
-			       "%s changed while it was read: it had %llu bytes and now has %llu",
-			       f->path, (unsigned long long)f->stamp.size,
-			       (unsigned long long)now.size);
-	if (now.mtime_ns != f->stamp.mtime_ns)
-		return ob_fail(e, OB_CHANGED, "%s was written to while it was read", f->path);
-	return 0;
+	return compare_stamp(f, &st, e);
 }
 
 #define FAULT_AROUND (64u << 10) /* the kernel's default */

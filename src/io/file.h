@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Input files: opened read-only, mapped, stamped. The map serves headers, small tensors and adapter
- * factors; bulk data is read through the descriptors. A file that shrinks under its map does not
- * kill the process: the fault handler puts a zero page there and marks the file.
+ * factors; bulk data is read through the descriptors, which are the handle's to open and close. A
+ * file that shrinks under its map does not kill the process: the fault handler puts a zero page
+ * there and marks the file.
  */
 #ifndef OB_IO_FILE_H
 #define OB_IO_FILE_H
@@ -14,6 +15,7 @@
 
 #include "base/alloc.h"
 #include "base/err.h"
+#include "io/handle.h"
 
 struct ob_stamp {
 	dev_t dev;
@@ -24,8 +26,7 @@ struct ob_stamp {
 
 struct ob_file {
 	const char *path;	     /* as the user would name it, for messages; owned */
-	int fd;			     /* buffered */
-	int fd_direct;		     /* O_DIRECT, or -1 (see ob_file_enable_direct) */
+	struct ob_handle *handle;    /* opening it again gives the same file or OB_CHANGED */
 	struct ob_stamp stamp;	     /* at open */
 	const uint8_t *map;	     /* whole file, read-only, NULL when empty */
 	volatile int shrunk;	     /* set by the fault handler */
@@ -38,7 +39,7 @@ struct ob_file {
 int ob_file_open(struct ob_file **f, const char *path, ob_err *e);
 void ob_file_close(struct ob_file *f); /* NULL is fine */
 
-/* Opens the direct descriptor if the file system takes direct reads; otherwise leaves -1. */
+/* From now on the handle has a direct descriptor, too, if the file system takes direct reads. */
 void ob_file_enable_direct(struct ob_file *f);
 /* Is [off, off + len) in the page cache as a whole? False when the kernel cannot tell. */
 bool ob_file_cached(const struct ob_file *f, uint64_t off, uint64_t len);
@@ -51,9 +52,6 @@ int ob_file_check(const struct ob_file *f, ob_err *e);
 /* Hints for the map: fetch soon, and give the pages back (they leave the resident set). */
 void ob_file_will_need(const struct ob_file *f, uint64_t off, uint64_t len);
 void ob_file_drop(const struct ob_file *f, uint64_t off, uint64_t len);
-
-/* Raises the soft limit of open files to the hard one, once; opening a file or a stage does it. */
-void ob_file_raise_limit(void);
 
 /* A name taken from an input (an index, a config): OB_UNSAFE unless it is one plain component
  * (not empty, "." or "..", no '/', no NUL). */

@@ -12,6 +12,7 @@
 #include "base/num.h"
 #include "base/util.h"
 #include "io/io_impl.h"
+#include "io/sandbox.h"
 
 #define MAX_RETRIES 100	  /* of one request; a device that still says EAGAIN will not recover */
 #define DEFAULT_THREADS 4 /* with 4 MiB requests they keep one disk busy */
@@ -226,8 +227,8 @@ static int open_threads(struct ob_io **io, unsigned depth, ob_err *e)
 	return ob_io_open_threads(io, depth, depth < DEFAULT_THREADS ? depth : DEFAULT_THREADS, e);
 }
 
-int ob_io_open(struct ob_io **io, enum ob_io_kind kind, unsigned depth, char *notice,
-	       size_t notice_size, ob_err *e)
+static int open_kind(struct ob_io **io, enum ob_io_kind kind, unsigned depth, char *notice,
+		     size_t notice_size, ob_err *e)
 {
 	ob_err why = { 0 };
 
@@ -235,7 +236,9 @@ int ob_io_open(struct ob_io **io, enum ob_io_kind kind, unsigned depth, char *no
 		notice[0] = '\0';
 	switch (kind) {
 	case OB_IO_URING:
-		return ob_io_open_uring(io, depth, e);
+		if (ob_io_open_uring(io, depth, &why) == 0)
+			return 0;
+		return ob_fail(e, why.code == OB_UNSUPPORTED ? OB_IO : why.code, "%s", why.msg);
 	case OB_IO_THREADS:
 		return open_threads(io, depth, e);
 	case OB_IO_SYNC_ONLY:
@@ -254,4 +257,15 @@ int ob_io_open(struct ob_io **io, enum ob_io_kind kind, unsigned depth, char *no
 		return -1;
 	snprintf(notice, notice_size, "%s; using I/O threads instead", why.msg);
 	return 0;
+}
+
+int ob_io_open(struct ob_io **io, enum ob_io_kind kind, unsigned depth, char *notice,
+	       size_t notice_size, ob_err *e)
+{
+	if (open_kind(io, kind, depth, notice, notice_size, e))
+		return -1;
+	if (!ob_sandbox_io_opened(e))
+		return 0;
+	(*io)->ops->close(*io);
+	return -1;
 }

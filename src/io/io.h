@@ -96,7 +96,8 @@ int ob_io_open_fault(struct ob_io **io, struct ob_io *inner, const struct ob_fau
 enum ob_io_kind { OB_IO_AUTO, OB_IO_URING, OB_IO_THREADS, OB_IO_SYNC_ONLY };
 /* "auto", "uring", "threads", "sync"; -1 when unknown. */
 int ob_io_kind_parse(const char *name, enum ob_io_kind *kind);
-/* AUTO falls from uring to threads and says why in notice (one line, "" when it did not fall). */
+/* A kind that is asked for by name and denied is OB_IO. AUTO falls from uring to threads and says why
+ * in notice (one line, "" when it did not fall). */
 int ob_io_open(struct ob_io **io, enum ob_io_kind kind, unsigned depth, char *notice,
 	       size_t notice_size, ob_err *e);
 

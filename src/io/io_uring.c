@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "io/io_impl.h"
@@ -184,6 +186,24 @@ static int refused(int error, ob_err *e)
 	return ob_fail(e, OB_UNSUPPORTED, "io_uring is not available (%s)", hint);
 }
 
+/* What a seccomp filter cannot see: this ring will never do anything else. */
+static int restrict_ring(struct io_uring *ring)
+{
+	struct io_uring_restriction only[] = {
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_POLL_ADD },
+	};
+	const unsigned n = sizeof(only) / sizeof(only[0]);
+
+	/* The functions for it are missing from the shared liburing before 2.4. */
+	if (syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_RESTRICTIONS, only, n) ||
+	    syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
+		return -errno;
+	return 0;
+}
+
 /* Newer kernels complete requests only when this thread asks, which saves interrupts. */
 static int setup(struct io_uring *ring, unsigned entries)
 {
@@ -195,15 +215,14 @@ static int setup(struct io_uring *ring, unsigned entries)
 	int err = -EINVAL;
 
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]) && err == -EINVAL; i++)
-		err = io_uring_queue_init(entries, ring, flags[i]);
+		err = io_uring_queue_init(entries, ring, flags[i] | IORING_SETUP_R_DISABLED);
 	if (err)
 		return -err;
 	/* Waiting with a timeout needs no queue entry since Linux 5.11. */
-	if (!(ring->features & IORING_FEAT_EXT_ARG)) {
+	err = ring->features & IORING_FEAT_EXT_ARG ? restrict_ring(ring) : -EINVAL;
+	if (err)
 		io_uring_queue_exit(ring);
-		return EINVAL;
-	}
-	return 0;
+	return -err;
 }
 
 int ob_io_open_uring(struct ob_io **io, unsigned depth, ob_err *e)

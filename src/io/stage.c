@@ -24,30 +24,17 @@
 #include "base/util.h"
 #include "io/file.h"
 #include "io/io.h"
+#include "io/sandbox.h"
+#include "io/stage_impl.h"
 #include "io/tree.h"
 
-#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 #define COPY_BLOCK (1u << 20)
+/* Descriptors that a run needs beside its inputs and files: folders, lock, ring. With fewer it does
+ * not begin, because it could not clean up. */
+#define ROOM 16
+#define CLEANER 4 /* of them to remove the staging folder */
 /* The kernel holds files of a killed process, and so its lock, until its transfers end. */
 #define LOCK_PATIENCE 1.0 /* seconds */
-
-struct stage_file {
-	char *path; /* for messages: where it will be */
-	uint64_t size;
-	int fd; /* -1 once it is synced and closed */
-	int fd_direct;
-};
-
-struct ob_stage {
-	char *path;			/* the final path as given, without slashes at its end */
-	char *dir;			/* its folder */
-	const char *name;		/* its last component */
-	char *hidden;			/* name of the staging folder */
-	int parent, staging, out, lock; /* descriptors or -1 */
-	bool is_file, force, published;
-	struct stage_file *file;
-	size_t n_files, cap_files;
-};
 
 /* ---- open ---------------------------------------------------------------------------------- */
 
@@ -121,11 +108,11 @@ static int prepare(struct ob_stage **stage, const char *final_path, bool is_file
 
 	if (!st)
 		return ob_fail_nomem(e, "output");
-	st->parent = st->staging = st->out = st->lock = -1;
+	st->parent = st->staging = st->out = st->lock = st->journal = -1;
 	st->is_file = is_file;
 	st->force = force;
-	ob_file_raise_limit();
-	if (split_path(st, final_path, e) || open_parent(st, e) || check_final(st, e)) {
+	if (split_path(st, final_path, e) || ob_handle_make_room(ROOM, e) || open_parent(st, e) ||
+	    check_final(st, e)) {
 		ob_stage_close(st);
 		return -1;
 	}
@@ -227,31 +214,47 @@ static int acquire(struct ob_stage *st, ob_err *e)
 	}
 }
 
-int ob_stage_open(struct ob_stage **stage, const char *final_path, bool is_file, bool force,
+int ob_stage_lock(struct ob_stage **stage, const char *final_path, bool is_file, bool force,
 		  ob_err *e)
 {
 	struct ob_stage *st;
 
 	if (prepare(&st, final_path, is_file, force, e))
 		return -1;
-	if (acquire(st, e))
-		goto fail;
-	if (ob_tree_clear(st->staging, "lock")) {
-		ob_fail_sys(e, OB_IO, errno, "cannot remove what an earlier run left in %s/%s",
-			    st->dir, st->hidden);
-		goto fail;
-	}
-	if (!mkdirat(st->staging, "out", 0777))
-		st->out = openat(st->staging, "out", DIR_FLAGS);
-	if (st->out < 0) {
-		ob_fail_sys(e, OB_IO, errno, "cannot create %s/%s/out", st->dir, st->hidden);
-		goto fail;
+	if (acquire(st, e)) {
+		ob_stage_close(st);
+		return -1;
 	}
 	*stage = st;
 	return 0;
-fail:
-	ob_stage_close(st);
-	return -1;
+}
+
+int ob_stage_renew(struct ob_stage *st, ob_err *e)
+{
+	if (ob_tree_clear(st->staging, "lock"))
+		return ob_fail_sys(e, OB_IO, errno,
+				   "cannot remove what an earlier run left in %s/%s", st->dir,
+				   st->hidden);
+	if (!mkdirat(st->staging, "out", 0777))
+		st->out = openat(st->staging, "out", DIR_FLAGS);
+	if (st->out < 0)
+		return ob_fail_sys(e, OB_IO, errno, "cannot create %s/%s/out", st->dir, st->hidden);
+	return 0;
+}
+
+int ob_stage_open(struct ob_stage **stage, const char *final_path, bool is_file, bool force,
+		  ob_err *e)
+{
+	struct ob_stage *st;
+
+	if (ob_stage_lock(&st, final_path, is_file, force, e))
+		return -1;
+	if (ob_stage_renew(st, e)) {
+		ob_stage_close(st);
+		return -1;
+	}
+	*stage = st;
+	return 0;
 }
 
 int ob_stage_check(const char *final_path, bool is_file, bool force, ob_err *e)
@@ -316,9 +319,10 @@ static uint64_t outstanding(const struct ob_stage *st)
 	struct stat s;
 
 	for (size_t i = 0; i < st->n_files; i++) {
-		const struct stage_file *f = &st->file[i];
+		const struct stage_file *f = st->file[i];
 
-		if (f->fd >= 0 && !fstat(f->fd, &s) && (uint64_t)s.st_blocks * 512 < f->size)
+		if (!f->is_sealed && !fstatat(st->out, f->rel, &s, AT_SYMLINK_NOFOLLOW) &&
+		    (uint64_t)s.st_blocks * 512 < f->size)
 			sum += f->size - (uint64_t)s.st_blocks * 512;
 	}
 	return sum;
@@ -328,14 +332,16 @@ static int fail_space(const struct ob_stage *st, const struct stage_file *f, uin
 		      ob_err *e)
 {
 	struct statvfs v;
-	uint64_t space = 0;
-	char need_text[32], free_text[32];
+	uint64_t space = 0, total = ob_max_u64(st->total, f->size);
+	char total_text[32], need_text[32], free_text[32];
 
 	if (!fstatvfs(st->staging, &v))
 		space = (uint64_t)v.f_bavail * v.f_frsize;
 	space -= ob_min_u64(taken, space);
-	return ob_fail(e, OB_NOSPC, "%s needs %s, %s are free on %s; make room", f->path,
-		       ob_size_text(f->size, need_text, sizeof(need_text)),
+	return ob_fail(e, OB_NOSPC,
+		       "%s needs %s of the %s of the whole output, %s are free on %s; make room",
+		       f->path, ob_size_text(f->size, need_text, sizeof(need_text)),
+		       ob_size_text(total, total_text, sizeof(total_text)),
 		       ob_size_text(space, free_text, sizeof(free_text)), st->dir);
 }
 
@@ -348,7 +354,7 @@ static int reserve_loosely(const struct ob_stage *st, const struct stage_file *f
 	if (!fstatvfs(st->staging, &v) &&
 	    !ob_in_file(taken, f->size, (uint64_t)v.f_bavail * v.f_frsize))
 		return fail_space(st, f, taken, e);
-	if (ftruncate(f->fd, (off_t)f->size))
+	if (ftruncate(f->handle.fd, (off_t)f->size))
 		return ob_fail_sys(e, OB_IO, errno, "cannot set the size of %s", f->path);
 	return 0;
 }
@@ -368,122 +374,146 @@ static int reserve(const struct ob_stage *st, const struct stage_file *f, ob_err
 			       ob_size_text(f->size, need_text, sizeof(need_text)),
 			       ob_size_text(limit.rlim_cur, limit_text, sizeof(limit_text)));
 	do {
-		err = fallocate(f->fd, 0, 0, (off_t)f->size) ? errno : 0;
+		err = fallocate(f->handle.fd, 0, 0, (off_t)f->size) ? errno : 0;
 	} while (err == EINTR);
 	switch (err) {
 	case 0:
 		return 0;
 	case ENOSPC:
-	case EDQUOT:
 		return fail_space(st, f, 0, e);
 	case EOPNOTSUPP:
 	case ENOSYS:
 		return reserve_loosely(st, f, e);
 	default:
-		return ob_fail_sys(e, OB_IO, err, "cannot reserve %llu bytes for %s",
-				   (unsigned long long)f->size, f->path);
+		return ob_fail_sys(e, OB_IO, err, "cannot reserve %s for %s on %s",
+				   ob_size_text(f->size, need_text, sizeof(need_text)), f->path,
+				   st->dir);
 	}
 }
 
-/* A second descriptor, for direct transfers, after one that proves that they work. */
-static int open_direct(int dir, const char *name, uint64_t size)
+/* The handle's way to open a file: the first time it creates it. */
+static int open_file(struct ob_handle *h, int flags, ob_err *e)
 {
-	_Alignas(OB_IO_ALIGN) char zeros[OB_IO_ALIGN] = { 0 };
+	struct stage_file *f = h->owner;
+	const char *slash = strrchr(f->rel, '/');
+	int dir = ob_tree_open(f->st->out, f->rel, slash ? (size_t)(slash - f->rel) : 0, false);
+	struct stat s = { 0 };
 	int fd;
 
-	if (size < sizeof(zeros))
-		return -1;
-	fd = openat(dir, name, O_RDWR | O_DIRECT | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && pwrite(fd, zeros, sizeof(zeros), 0) != sizeof(zeros))
+	if (dir < 0)
+		return ob_fail_sys(e, OB_IO, errno, "cannot open the folder of %s", f->path);
+	flags |= O_RDWR | O_NOFOLLOW | O_CLOEXEC | (f->ino ? 0 : O_CREAT | O_EXCL);
+	fd = openat(dir, slash ? slash + 1 : f->rel, flags, 0666);
+	if (fd < 0 || fstat(fd, &s))
+		ob_fail_sys(e, OB_IO, errno, "cannot %s %s", f->ino ? "open" : "create", f->path);
+	close(dir);
+	if (!f->ino)
+		f->ino = s.st_ino;
+	if (fd >= 0 && f->ino != s.st_ino) {
+		ob_fail(e, OB_IO, "%s was replaced while it was written", f->path);
 		close_fd(&fd);
+	}
 	return fd;
 }
 
-/* path + "/" + rel, or the path of an output that is one file. */
-static char *join(const struct ob_stage *st, const char *rel)
+static bool writes_directly(int fd)
 {
-	size_t n = strlen(st->path), m = strlen(rel);
-	char *s = ob_alloc(n + m + 2);
+	_Alignas(OB_IO_ALIGN) char zeros[OB_IO_ALIGN] = { 0 };
 
-	if (s) {
-		memcpy(s, st->path, n);
-		s[n] = m ? '/' : '\0';
-		memcpy(s + n + 1, rel, m);
-	}
-	return s;
+	return pwrite(fd, zeros, sizeof(zeros), 0) == sizeof(zeros);
 }
 
-/* Creates `name` in the folder `dir` and reserves its space. */
-static int create_in(struct ob_stage *st, int dir, const char *name, struct stage_file *f,
-		     bool direct, ob_err *e)
+static void free_file(struct stage_file *f)
 {
-	f->fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-	if (f->fd < 0)
-		return ob_fail_sys(e, OB_IO, errno, "cannot create %s", f->path);
-	if (reserve(st, f, e)) {
-		unlinkat(dir, name, 0); /* a refusal may leave part of the space taken */
-		close_fd(&f->fd);
+	ob_handle_close(&f->handle);
+	ob_free(f->path);
+	ob_free(f);
+}
+
+/* Of a file that does not exist yet. */
+static struct stage_file *new_file(struct ob_stage *st, const char *rel, uint64_t size, ob_err *e)
+{
+	const size_t n = strlen(st->path), m = strlen(rel);
+	struct stage_file *f = ob_alloc(sizeof(*f));
+	char *path = ob_alloc(n + m + 2);
+
+	if (!f || !path) {
+		ob_free(f);
+		ob_free(path);
+		ob_fail_nomem(e, "output file");
+		return NULL;
+	}
+	memcpy(path, st->path, n);
+	path[n] = m ? '/' : '\0';
+	memcpy(path + n + 1, rel, m);
+	*f = (struct stage_file){ .st = st, .path = path, .size = size };
+	f->rel = m ? path + n + 1 : path + (st->name - st->path);
+	ob_handle_init(&f->handle, f->path, open_file, f);
+	return f;
+}
+
+/* Creates it or takes the one that is there, reserves its space, and leaves it held. */
+static int create_file(struct stage_file *f, bool direct, ob_err *e)
+{
+	bool adopted = f->st->taken_over && ob_stage_adopt(f, direct);
+
+	if (ob_handle_hold(&f->handle, e))
+		return -1;
+	if (reserve(f->st, f, e)) {
+		if (!adopted) /* a refusal may leave part of the space taken */
+			unlinkat(f->st->out, f->rel, 0);
+		ob_handle_drop(&f->handle);
 		return -1;
 	}
-	if (direct)
-		f->fd_direct = open_direct(dir, name, f->size);
+	f->handle.is_written = true;
+	if (direct && f->size >= OB_IO_ALIGN)
+		ob_handle_enable_direct(&f->handle, writes_directly);
 	return 0;
 }
 
+/* Gives a file that is held. */
 static struct stage_file *create(struct ob_stage *st, const char *rel, uint64_t size, bool direct,
 				 ob_err *e)
 {
-	struct stage_file f = { .size = size, .fd = -1, .fd_direct = -1 };
-	const char *inside = st->is_file ? st->name : rel;
-	const char *slash = strrchr(inside, '/');
-	int dir, ret;
+	struct stage_file *f;
 
 	if (st->is_file != !*rel) {
 		ob_fail(e, OB_INTERNAL, "\"%s\" is no name for a file of %s", rel, st->path);
 		return NULL;
 	}
-	if (check_rel(st, inside, e) ||
-	    ob_grow(&st->file, &st->cap_files, st->n_files, sizeof(f), e))
+	if (check_rel(st, st->is_file ? st->name : rel, e) ||
+	    ob_grow(&st->file, &st->cap_files, st->n_files, sizeof(struct stage_file *), e))
 		return NULL;
-	f.path = join(st, rel);
-	if (!f.path) {
-		ob_fail_nomem(e, "output file");
-		return NULL;
+	f = new_file(st, rel, size, e);
+	if (f && create_file(f, direct, e)) {
+		free_file(f);
+		f = NULL;
 	}
-	dir = ob_tree_open(st->out, inside, slash ? (size_t)(slash - inside) : 0, false);
-	if (dir < 0) {
-		ret = ob_fail_sys(e, OB_IO, errno, "cannot open the folder of %s", f.path);
-	} else {
-		ret = create_in(st, dir, slash ? slash + 1 : inside, &f, direct, e);
-		close(dir);
-	}
-	if (ret) {
-		ob_free(f.path);
-		return NULL;
-	}
-	st->file[st->n_files] = f;
-	return &st->file[st->n_files++];
+	if (f)
+		st->file[st->n_files++] = f;
+	return f;
 }
 
-int ob_stage_create(struct ob_stage *st, const char *rel, uint64_t size, int *fd, int *fd_direct,
+int ob_stage_create(struct ob_stage *st, const char *rel, uint64_t size, struct ob_handle **handle,
 		    ob_err *e)
 {
 	struct stage_file *f = create(st, rel, size, true, e);
 
 	if (!f)
 		return -1;
-	*fd = f->fd;
-	*fd_direct = f->fd_direct;
+	ob_handle_drop(&f->handle);
+	*handle = &f->handle;
 	return 0;
 }
 
 static int write_all(const struct stage_file *f, const void *data, size_t n, uint64_t off,
 		     ob_err *e)
 {
+	const int fd = f->handle.fd;
 	size_t done = 0;
 
 	while (done < n) {
-		ssize_t k = pwrite(f->fd, (const char *)data + done, n - done, (off_t)(off + done));
+		ssize_t k = pwrite(fd, (const char *)data + done, n - done, (off_t)(off + done));
 
 		if (k < 0 && errno == EINTR)
 			continue;
@@ -496,65 +526,88 @@ static int write_all(const struct stage_file *f, const void *data, size_t n, uin
 	return 0;
 }
 
-/* Ends the writing of a file. An error of fdatasync is final: the kernel may have dropped the data
- * and would call a second attempt a success. */
-static int seal(struct stage_file *f, ob_err *e)
+/* Of a file that is held. An error of fdatasync is final: the kernel may have dropped the data and
+ * would call a second attempt a success. */
+static int finish(const struct stage_file *f, ob_err *e)
 {
 	struct stat s;
 
-	if (f->fd < 0)
-		return 0;
-	if (fdatasync(f->fd))
+	if (fdatasync(f->handle.fd))
 		return ob_fail_sys(e, OB_IO, errno, "cannot bring %s to the disk", f->path);
-	if (fstat(f->fd, &s))
+	if (fstat(f->handle.fd, &s))
 		return ob_fail_sys(e, OB_IO, errno, "cannot examine %s", f->path);
 	if ((uint64_t)s.st_size != f->size)
 		return ob_fail(e, OB_IO,
 			       "%s has %lld bytes instead of %llu; something else wrote to it",
 			       f->path, (long long)s.st_size, (unsigned long long)f->size);
-	close_fd(&f->fd);
-	close_fd(&f->fd_direct);
 	return 0;
+}
+
+/* Drops a file that is held; with ret 0 ends its writing. */
+static int seal(struct stage_file *f, int ret, ob_err *e)
+{
+	if (!ret)
+		ret = finish(f, e);
+	ob_handle_drop(&f->handle);
+	if (!ret) {
+		ob_handle_close(&f->handle);
+		f->is_sealed = true;
+	}
+	return ret;
 }
 
 int ob_stage_put(struct ob_stage *st, const char *rel, const void *data, size_t n, ob_err *e)
 {
 	struct stage_file *f = create(st, rel, n, false, e);
 
-	if (!f || write_all(f, data, n, 0, e))
-		return -1;
-	return seal(f, e);
+	return f ? seal(f, write_all(f, data, n, 0, e), e) : -1;
+}
+
+static int copy_all(const struct stage_file *f, const struct ob_file *in, ob_err *e)
+{
+	void *buf = ob_alloc(COPY_BLOCK);
+	int ret = buf ? 0 : ob_fail_nomem(e, in->path);
+
+	for (uint64_t off = 0; !ret && off < f->size; off += COPY_BLOCK) {
+		size_t n = (size_t)ob_min_u64(f->size - off, COPY_BLOCK);
+
+		ret = ob_file_read(in, buf, n, off, e) || write_all(f, buf, n, off, e) ? -1 : 0;
+	}
+	ob_free(buf);
+	return ret ? ret : ob_file_check(in, e);
 }
 
 int ob_stage_copy(struct ob_stage *st, const char *rel, const char *from, ob_err *e)
 {
 	struct stage_file *f;
 	struct ob_file *in;
-	void *buf = NULL;
 	int ret = -1;
 
 	if (ob_file_open(&in, from, e))
 		return -1;
 	f = create(st, rel, in->stamp.size, false, e);
-	if (!f)
-		goto out;
-	buf = ob_alloc(COPY_BLOCK);
-	if (!buf) {
-		ob_fail_nomem(e, from);
-		goto out;
-	}
-	for (uint64_t off = 0; off < f->size; off += COPY_BLOCK) {
-		size_t n = (size_t)ob_min_u64(f->size - off, COPY_BLOCK);
-
-		if (ob_file_read(in, buf, n, off, e) || write_all(f, buf, n, off, e))
-			goto out;
-	}
-	if (!ob_file_check(in, e))
-		ret = seal(f, e);
-out:
-	ob_free(buf);
+	if (f)
+		ret = seal(f, copy_all(f, in, e), e);
 	ob_file_close(in);
 	return ret;
+}
+
+/* ---- sandbox ------------------------------------------------------------------------------- */
+
+void ob_stage_allow(const struct ob_stage *st, struct ob_sandbox *s)
+{
+	struct stat old;
+
+	ob_sandbox_allow(s, st->staging, ".", OB_MAY_CHANGE);
+	ob_sandbox_allow(s, st->parent, ".",
+			 st->is_file ? OB_MAY_RECEIVE_FILE : OB_MAY_RECEIVE_FOLDER);
+	if (!st->force || fstatat(st->parent, st->name, &old, AT_SYMLINK_NOFOLLOW))
+		return;
+	if (!S_ISDIR(old.st_mode))
+		ob_sandbox_allow(s, st->parent, ".", OB_MAY_LOSE_FILE);
+	/* Exchanged, it comes into the staging folder, and nothing may gain rights by a rename. */
+	if (!st->is_file || S_ISDIR(old.st_mode))
+		ob_sandbox_allow(s, st->parent, st->name, OB_MAY_CHANGE);
 }
 
 /* ---- publication --------------------------------------------------------------------------- */
@@ -621,7 +674,9 @@ static void remove_staging(struct ob_stage *st)
 int ob_stage_publish(struct ob_stage *st, ob_err *e)
 {
 	for (size_t i = 0; i < st->n_files; i++) {
-		if (seal(&st->file[i], e))
+		struct stage_file *f = st->file[i];
+
+		if (!f->is_sealed && (ob_handle_hold(&f->handle, e) || seal(f, 0, e)))
 			return -1;
 	}
 	if (ob_tree_sync(st->staging))
@@ -643,18 +698,19 @@ void ob_stage_close(struct ob_stage *st)
 {
 	if (!st)
 		return;
-	for (size_t i = 0; i < st->n_files; i++) {
-		close_fd(&st->file[i].fd);
-		close_fd(&st->file[i].fd_direct);
-		ob_free(st->file[i].path);
-	}
-	if (st->lock >= 0 && !st->published)
+	for (size_t i = 0; i < st->n_files; i++)
+		free_file(st->file[i]);
+	if (st->lock >= 0 && !st->published && !st->keep) {
+		ob_handle_make_room(CLEANER, NULL);
 		remove_staging(st);
+	}
+	close_fd(&st->journal);
 	close_fd(&st->out);
 	close_fd(&st->lock);
 	close_fd(&st->staging);
 	close_fd(&st->parent);
 	ob_free(st->file);
+	ob_free(st->where);
 	ob_free(st->path);
 	ob_free(st->dir);
 	ob_free(st->hidden);

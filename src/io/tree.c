@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -138,6 +139,51 @@ int ob_tree_clear(int dir, const char *keep)
 {
 	errno = clear(dir, ".", keep, 0);
 	return errno ? -1 : 0;
+}
+
+struct prune {
+	bool (*keep)(const void *ctx, const char *rel);
+	const void *ctx;
+	char rel[PATH_MAX];
+};
+
+static int prune(struct prune *p, int dir, const char *name, size_t len, unsigned depth)
+{
+	DIR *d = open_stream(dir, name, depth);
+	const char *entry;
+	struct stat st;
+	int err = 0;
+
+	if (!d)
+		return -1;
+	while (!err && (entry = next_name(d))) {
+		int n = snprintf(p->rel + len, sizeof(p->rel) - len, "%s%s", len ? "/" : "", entry);
+
+		if (n < 0 || (size_t)n >= sizeof(p->rel) - len) {
+			errno = ENAMETOOLONG;
+			err = -1;
+		} else if (fstatat(dirfd(d), entry, &st, AT_SYMLINK_NOFOLLOW)) {
+			err = -1;
+		} else if (S_ISDIR(st.st_mode)) {
+			err = prune(p, dirfd(d), entry, len + (size_t)n, depth + 1);
+			if (!err && unlinkat(dirfd(d), entry, AT_REMOVEDIR) && errno != ENOTEMPTY &&
+			    errno != EEXIST)
+				err = -1;
+		} else if (!p->keep(p->ctx, p->rel)) {
+			err = unlinkat(dirfd(d), entry, 0);
+		}
+	}
+	if (!err && errno)
+		err = -1;
+	close_stream(d);
+	return err;
+}
+
+int ob_tree_prune(int dir, bool (*keep)(const void *ctx, const char *rel), const void *ctx)
+{
+	struct prune p = { .keep = keep, .ctx = ctx };
+
+	return prune(&p, dir, ".", 0, 0);
 }
 
 static int sync_below(int dir, const char *name, unsigned depth)

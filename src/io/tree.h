@@ -13,6 +13,9 @@ int ob_tree_open(int root, const char *rel, size_t len, bool create);
 int ob_tree_is_empty(int dir, const char *name);
 /* Removes everything in `dir` but the entry `keep` (NULL: everything); goes on after a failure. */
 int ob_tree_clear(int dir, const char *keep);
+/* Removes every file below `dir` that keep() does not want, given its path from there, and the folders
+ * that are empty then. */
+int ob_tree_prune(int dir, bool (*keep)(const void *ctx, const char *rel), const void *ctx);
 /* fsync of `dir` and of every folder below it. */
 int ob_tree_sync(int dir);
 

@@ -28,7 +28,8 @@
 #include "base/num.h"
 #include "base/util.h"
 
-#define PROBE_MS 2000 /* a child that takes longer is stuck: a healthy one needs 5 to 50 */
+/* Against a child that hangs: a healthy one needs 5 to 50 ms, on a loaded machine seconds. */
+#define PROBE_MS 30000
 
 /* Sub-configs that beat BLIS's own choice on some CPU. What cannot run dies in its child. */
 static const char *const candidates[] = {
@@ -315,7 +316,7 @@ int ob_gemm_init(ob_err *e)
 
 const char *ob_gemm_arch(void)
 {
-	return bli_arch_string((arch_t)chosen.id);
+	return chosen.id < 0 ? NULL : bli_arch_string((arch_t)chosen.id);
 }
 
 const char *ob_gemm_version(void)

@@ -22,7 +22,7 @@
  * nothing. Honours a BLIS_ARCH_TYPE that the user set: OB_USAGE when it does not run here. Other
  * errors: OB_IO when no child can be made, OB_INTERNAL. */
 int ob_gemm_init(ob_err *e);
-/* Name of the chosen sub-config ("skx") and version of the library; valid after init. */
+/* Name of the chosen sub-config ("skx") and version of the library. NULL before init. */
 const char *ob_gemm_arch(void);
 const char *ob_gemm_version(void);
 /* True when the sub-config fuses multiply and add (results equal the fma chain). */

@@ -16,6 +16,7 @@ oocbake_job *oocbake_job_new(void)
 		return NULL;
 	job->recipe.dtype = OB_N_DTYPES;
 	job->recipe.max_shard = 5000000000u;
+	job->depth = OB_DEPTH_FULL;
 	return job;
 }
 
@@ -112,6 +113,14 @@ static struct ob_text *new_text(oocbake_job *job)
 	return &job->text;
 }
 
+static const char *depth_of(const oocbake_job *job)
+{
+	static const char *const name[] = { NULL, "headers", "sample", "full" };
+	if (!job->has_run)
+		return NULL;
+	return name[job->run.verify ? job->depth : job->verify];
+}
+
 const char *oocbake_report(oocbake_job *job, const char *format)
 {
 	enum ob_report_format f = OB_REPORT_TEXT;
@@ -125,9 +134,11 @@ const char *oocbake_report(oocbake_job *job, const char *format)
 		.run = job->has_run ? &job->run : NULL,
 		.output = job->output,
 		.verified = job->has_run && job->run.verify,
+		.depth = depth_of(job),
 		.seconds = job->seconds,
 		.cpu_seconds = job->cpu_seconds,
 		.peak_rss = ob_rss_peak(),
+		.sandbox = job->has_run && job->confined[0] ? job->confined : NULL,
 		.isa = ob_isa_name(ob_cpu_isa()),
 		.blis = job->has_run && job->plan->edits->n_edited ? ob_gemm_arch() : NULL,
 	};
@@ -228,5 +239,10 @@ const char *oocbake_build_info(oocbake_job *job)
 		ob_text_printf(t, "I/O: %s%s%s\n", io->ops->name, notice[0] ? "; " : "", notice);
 		io->ops->close(io);
 	}
+	struct ob_sandbox offer;
+	char sandbox[48];
+	ob_sandbox_offer(&offer);
+	ob_sandbox_text(&offer, sandbox, sizeof(sandbox));
+	ob_text_printf(t, "sandbox: %s\n", sandbox);
 	return t->failed ? NULL : t->data;
 }

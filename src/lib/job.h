@@ -12,11 +12,16 @@
 #include "adapter/adapter.h"
 #include "engine/engine.h"
 #include "export/export.h"
+#include "io/sandbox.h"
 #include "model/model.h"
 #include "oocbake/oocbake.h"
 #include "plan/budget.h"
 #include "plan/plan.h"
 #include "report/report.h"
+
+struct ob_stage;
+
+enum ob_depth { OB_DEPTH_NONE, OB_DEPTH_HEADERS, OB_DEPTH_SAMPLE, OB_DEPTH_FULL };
 
 struct oocbake_job {
 	/* Options. */
@@ -31,7 +36,10 @@ struct oocbake_job {
 	double memory_share; /* 0: not given */
 	unsigned threads;
 	enum ob_io_kind io;
-	bool force;
+	enum ob_sandbox_mode sandbox;
+	bool force, resume;
+	enum ob_depth verify; /* of the read-back after a bake */
+	enum ob_depth depth;  /* of a verification */
 	struct ob_arena strings;
 
 	/* Built by prepare, each from those above it. */
@@ -47,11 +55,13 @@ struct oocbake_job {
 	struct ob_effect *effect;
 	uint8_t *nonfinite;
 	bool has_run;
+	char confined[48]; /* the sandbox, as reports name it */
 	double started, seconds, cpu_seconds;
 
 	/* Tests: see struct ob_run. */
 	int (*wrap_io)(void *user, struct ob_io **io, ob_err *e);
 	void *wrap_user;
+	uint64_t batch_bytes; /* see ob_journal_open */
 
 	atomic_int cancel;
 	ob_err err;
@@ -73,8 +83,18 @@ int ob_job_verify(struct oocbake_job *job, oocbake_progress_fn fn, void *user, o
 /* job.c: a remark for oocbake_note. */
 int ob_job_note(struct oocbake_job *job, ob_err *e, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* bake.c: runs the engine over the targets and keeps its results in the job. */
-int ob_job_engine(struct oocbake_job *job, const struct ob_target *target, bool verify,
+/* confine.c: what is left are `runs` of the engine over the targets and, with a stage, its publication. Enters
+ * the sandbox, if that is wanted. */
+int ob_job_confine(struct oocbake_job *job, const struct ob_stage *st,
+		   const struct ob_target *target, unsigned runs, ob_err *e);
+/* bake.c: the engine over the job's plan; `run` says the targets and what to do with them. */
+int ob_job_engine(struct oocbake_job *job, struct ob_run *run, const char *phase,
 		  oocbake_progress_fn fn, void *user, ob_err *e);
+/* The same for the run whose results the job keeps. */
+int ob_job_main_run(struct oocbake_job *job, struct ob_run run, oocbake_progress_fn fn, void *user,
+		    ob_err *e);
+/* facts.c: what decides the output, as text; and (one sentence) how two of them differ. */
+int ob_job_facts(const struct oocbake_job *job, struct ob_text *t, ob_err *e);
+int ob_job_compare_facts(const char *was, const char *is, const char *where, ob_err *e);
 
 #endif

@@ -185,10 +185,10 @@ static int set_tensor_type(struct oocbake_job *job, const char *v, ob_err *e)
 		return ob_fail(e, OB_USAGE, "--tensor-type %s has no '='; it is REGEX=SCHEME", v);
 	for (; at; at = strchr(at + 1, '=')) {
 		last.code = OB_OK;
-		if (!parse_encoding(at + 1, &r.enc, &last))
+		if (!parse_encoding(at + 1, &r.enc, &last) || last.code == OB_NOMEM)
 			break;
 	}
-	if (!at) {
+	if (!at || last.code) {
 		if (!e->code)
 			*e = last;
 		return -1;
@@ -244,6 +244,17 @@ static int set_io(struct oocbake_job *job, const char *v, ob_err *e)
 	return 0;
 }
 
+static int set_sandbox(struct oocbake_job *job, const char *v, ob_err *e)
+{
+	static const char *const name[] = { "off", "auto", "on" };
+	for (unsigned i = 0; i < 3; i++)
+		if (!strcmp(v, name[i])) {
+			job->sandbox = (enum ob_sandbox_mode)i;
+			return 0;
+		}
+	return ob_fail(e, OB_USAGE, "--sandbox %s is unknown; it is auto, on or off", v);
+}
+
 static int set_nonfinite(struct oocbake_job *job, const char *v, ob_err *e)
 {
 	static const char *const name[] = { "fail", "warn", "keep" };
@@ -253,6 +264,30 @@ static int set_nonfinite(struct oocbake_job *job, const char *v, ob_err *e)
 			return 0;
 		}
 	return ob_fail(e, OB_USAGE, "--nonfinite %s is unknown; it is fail, warn or keep", v);
+}
+
+static int set_depth(enum ob_depth *to, enum ob_depth unless, const char *option, const char *v,
+		     ob_err *e)
+{
+	static const char *const name[] = { "none", "headers", "sample", "full" };
+	for (unsigned i = 0; i < 4; i++)
+		if (!strcmp(v, name[i]) && i != unless) {
+			*to = (enum ob_depth)i;
+			return 0;
+		}
+	return ob_fail(e, OB_USAGE, "--%s %s is unknown; it is %s, sample or full", option, v,
+		       name[unless == OB_DEPTH_NONE]);
+}
+
+/* After a bake there is no header that could differ; a verification looks at something. */
+static int set_verify(struct oocbake_job *job, const char *v, ob_err *e)
+{
+	return set_depth(&job->verify, OB_DEPTH_HEADERS, "verify", v, e);
+}
+
+static int set_verify_depth(struct oocbake_job *job, const char *v, ob_err *e)
+{
+	return set_depth(&job->depth, OB_DEPTH_NONE, "depth", v, e);
 }
 
 static int set_switch(bool *to, const char *name, const char *v, ob_err *e)
@@ -284,6 +319,9 @@ int ob_job_option(struct oocbake_job *job, const char *name, const char *value, 
 		{ "threads", set_threads },
 		{ "io", set_io },
 		{ "nonfinite", set_nonfinite },
+		{ "sandbox", set_sandbox },
+		{ "verify", set_verify },
+		{ "depth", set_verify_depth },
 	};
 	const struct {
 		const char *name;
@@ -292,6 +330,7 @@ int ob_job_option(struct oocbake_job *job, const char *name, const char *value, 
 		{ "allow-unused", &job->adapter_options.allow_unused },
 		{ "strict", &job->adapter_options.strict },
 		{ "force", &job->force },
+		{ "resume", &job->resume },
 	};
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (!strcmp(name, table[i].name)) {

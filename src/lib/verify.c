@@ -7,7 +7,9 @@
 #include <sys/stat.h>
 
 #include "base/util.h"
+#include "engine/journal.h"
 #include "io/file.h"
+#include "kernels/gemm.h"
 #include "lib/job.h"
 
 struct header_check {
@@ -165,6 +167,7 @@ int ob_job_verify(struct oocbake_job *job, oocbake_progress_fn fn, void *user, o
 	const struct ob_plan *p = job->plan;
 	struct ob_target *target = ob_calloc(p->n_files, sizeof(*target));
 	struct ob_file **file = ob_calloc(p->n_files, sizeof(*file));
+	struct ob_journal *journal = NULL;
 	int rc = -1;
 	if (!target || !file) {
 		ob_fail_nomem(e, "list of output files");
@@ -173,15 +176,30 @@ int ob_job_verify(struct oocbake_job *job, oocbake_progress_fn fn, void *user, o
 	for (size_t i = 0; i < p->n_files; i++) {
 		if (open_output(job, i, &file[i], e))
 			goto done;
-		target[i] = (struct ob_target){ .fd = -1, .fd_direct = -1, .reference = file[i] };
+		target[i].reference = file[i];
 	}
 	if (!p->to_file && find_strangers(job, e))
 		goto done;
 	for (size_t i = 0; i < job->small.n; i++)
 		if (compare_small(job, &job->small.file[i], e))
 			goto done;
-	rc = ob_job_engine(job, target, true, fn, user, e);
+	if (job->depth == OB_DEPTH_SAMPLE) {
+		if (ob_journal_new(&journal, p, e))
+			goto done;
+		ob_journal_keep_unsampled(journal);
+	}
+	struct ob_run run = { .target = target, .verify = true, .journal = journal };
+	if (job->depth != OB_DEPTH_HEADERS) {
+		rc = (p->edits->n_edited && ob_gemm_init(e)) ||
+				     ob_job_confine(job, NULL, target, 1, e)
+			     ? -1
+			     : ob_job_main_run(job, run, fn, user, e);
+	} else {
+		job->run = (struct ob_run){ .verify = true };
+		rc = 0;
+	}
 done:
+	ob_journal_free(journal);
 	for (size_t i = 0; file && i < p->n_files; i++)
 		ob_file_close(file[i]);
 	ob_free(file);

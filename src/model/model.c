@@ -128,6 +128,7 @@ static int open_file(struct ob_model *m, const char *path, struct ob_stored_set 
 static int open_shards(struct ob_model *m, const struct ob_weights *w, struct ob_stored_set *set,
 		       struct meta *meta, ob_err *e)
 {
+	OB_KNOWN(!w->n || w->name);
 	for (size_t i = 0; i < w->n; i++) {
 		char *path = ob_arena_printf(&m->arena, e, "%s/%s", m->path, w->name[i]);
 		struct stat st;

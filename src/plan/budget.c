@@ -17,8 +17,8 @@
 #define STACK_BYTES (256u << 10)    /* of a worker's stack that is ever touched */
 #define KEPT_FACTORS (32u << 20)    /* of one tensor, where memory is plenty */
 #define PASSING_FACTORS (16u << 20) /* the most that the system maps around 256 rows of a factor */
-#define FIXED_BYTES (8u << 20) /* ring, queues, small files, pages of libraries not yet touched */
-#define TILE_BYTES 40u	       /* per tile, allocated by the engine */
+#define FIXED_BYTES (4u << 20) /* ring, queues, small files, pages of libraries not yet touched */
+#define TILE_BYTES 64u	       /* per tile, allocated for the journal */
 #define IO_SLOTS 16u	       /* enough to keep a disk busy while workers hold the others */
 #define SLOTS_PER_WORKER 3u
 

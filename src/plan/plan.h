@@ -155,4 +155,8 @@ struct ob_tile_input {
 };
 void ob_tile_input(const struct ob_plan *p, const struct ob_tile *t, struct ob_tile_input *in);
 
+/* About how many bytes a tile reads and writes: its share of its tensor. Rounded down. */
+uint64_t ob_tile_in_bytes(const struct ob_plan *p, const struct ob_tile *t);
+uint64_t ob_tile_out_bytes(const struct ob_plan *p, const struct ob_tile *t);
+
 #endif

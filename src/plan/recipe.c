@@ -40,9 +40,9 @@ static int note_left(struct ob_plan *p, ob_err *e)
 		const char *text =
 			l->n == 1 ? ob_arena_printf(&p->arena, e, "%s stays %s: %s", l->name, dtype,
 						    l->why)
-				  : ob_arena_printf(&p->arena, e,
-						    "%s and %llu more stay %s: %s", l->name,
-						    (unsigned long long)l->n - 1, dtype, l->why);
+				  : ob_arena_printf(&p->arena, e, "%s and %llu more stay %s: %s",
+						    l->name, (unsigned long long)l->n - 1, dtype,
+						    l->why);
 		if (!text)
 			return -1;
 		p->note[p->n_notes++] = text;
@@ -137,7 +137,7 @@ static const struct ob_encoding *main_encoding(const struct ob_plan *p)
 {
 	const struct ob_encoding *best = NULL;
 	uint64_t most = 0;
-	const struct ob_encoding *kinds[64];
+	const struct ob_encoding *kinds[64] = { NULL };
 	uint64_t elems[64];
 	size_t n = 0;
 	for (size_t i = 0; i < p->n_outs; i++) {

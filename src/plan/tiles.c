@@ -20,6 +20,7 @@ static uint64_t gcd(uint64_t a, uint64_t b)
 
 static uint64_t lcm(uint64_t a, uint64_t b)
 {
+	OB_KNOWN(a && b);
 	return a / gcd(a, b) * b;
 }
 
@@ -188,6 +189,7 @@ static int find_grid(struct ob_plan *p, uint32_t out, struct grid *g, ob_err *e)
 	if (find_units(p, o, g, e))
 		return -1;
 	uint64_t most = tile_elems(p, o);
+	OB_KNOWN(o->cols);
 	g->cols = o->cols;
 	g->rows = most / o->cols;
 	if (g->rows > 32)
@@ -298,4 +300,23 @@ int ob_make_tiles(struct ob_plan *p, ob_err *e)
 			return ob_fail(e, OB_LIMIT, "the model needs more than 2^32 tiles");
 	}
 	return 0;
+}
+
+static uint64_t share(const struct ob_plan *p, const struct ob_tile *t, uint64_t bytes)
+{
+	const struct ob_out *o = &p->out[t->out];
+	if (o->copy)
+		return t->e1 - t->e0;
+	return (uint64_t)((double)bytes *
+			  ((double)(t->e1 - t->e0) / ((double)o->rows * (double)o->cols)));
+}
+
+uint64_t ob_tile_in_bytes(const struct ob_plan *p, const struct ob_tile *t)
+{
+	return share(p, t, p->out[t->out].in_bytes);
+}
+
+uint64_t ob_tile_out_bytes(const struct ob_plan *p, const struct ob_tile *t)
+{
+	return t->measure ? 0 : share(p, t, p->out[t->out].out_bytes);
 }

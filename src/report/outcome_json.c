@@ -137,12 +137,16 @@ static void result(const struct ob_outcome *o, struct ob_text *t)
 		t,
 		", \"bytes_read\": %llu, \"bytes_written\": %llu, \"peak_rss\": %llu, \"direct\": %s, \"verified\": %s, ",
 		U(r->bytes_read), U(r->bytes_written), U(o->peak_rss),
-		r->is_direct ? "true" : "false", o->verified ? "true" : "false");
+		r->is_direct ? "true" : "false", o->depth ? "true" : "false");
+	ob_json_member(t, "depth", o->depth);
+	ob_text_printf(t, ", ");
 	ob_json_member(t, "io", r->backend);
 	ob_text_printf(t, ", ");
 	ob_json_member(t, "isa", o->isa);
 	ob_text_printf(t, ", ");
 	ob_json_member(t, "blis", o->blis);
+	ob_text_printf(t, ", ");
+	ob_json_member(t, "sandbox", o->sandbox);
 	ob_text_printf(t, ", \"nonfinite\": [");
 	bool any = false;
 	for (size_t i = 0; r->nonfinite && i < o->plan->n_outs; i++)

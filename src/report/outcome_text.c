@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plan and result for people. */
 #include <math.h>
+#include <string.h>
 
 #include "base/util.h"
 #include "report/internal.h"
@@ -108,6 +109,24 @@ static void show_result(const struct ob_outcome *o, struct ob_text *t)
 	ob_text_printf(t, " of %s planned\n", ob_size_text(o->budget->need, size, sizeof(size)));
 }
 
+static void show_verified(const struct ob_outcome *o, struct ob_text *t)
+{
+	if (!o->depth)
+		return;
+	bool is_full = !strcmp(o->depth, "full");
+	if (!o->verified)
+		ob_text_printf(t,
+			       "verified  %s was read back from the disk and is what was written\n",
+			       is_full ? "every byte" : "a sample of every tensor");
+	else if (!strcmp(o->depth, "headers"))
+		ob_text_printf(
+			t,
+			"verified  sizes, headers and small files are what this bake gives; no weights were compared\n");
+	else
+		ob_text_printf(t, "verified  %s of the output is what this bake gives\n",
+			       is_full ? "every byte" : "a sample of every tensor");
+}
+
 int ob_outcome_text(const struct ob_outcome *o, struct ob_text *t, ob_err *e)
 {
 	show_sizes(o, t);
@@ -118,7 +137,6 @@ int ob_outcome_text(const struct ob_outcome *o, struct ob_text *t, ob_err *e)
 	if (!o->verified)
 		show_survival(o, t);
 	show_result(o, t);
-	if (o->verified)
-		ob_text_printf(t, "verified  every byte of the output is what this bake gives\n");
+	show_verified(o, t);
 	return ob_text_done(t, e);
 }

@@ -21,11 +21,14 @@ struct ob_outcome {
 	const struct ob_small_files *small; /* files beside the weights */
 	const struct ob_run *run;
 	const char *output; /* path */
-	bool verified;	    /* the run compared instead of writing, or a read-back followed it */
-	double seconds;	    /* the whole call */
+	bool verified;	    /* the run compared instead of writing */
+	/* How much was compared, or read back after writing: NULL, "headers", "sample" or "full". */
+	const char *depth;
+	double seconds; /* the whole call */
 	double cpu_seconds;
 	uint64_t peak_rss;
 	const char *isa, *blis; /* what it ran on */
+	const char *sandbox;	/* what it ran in, NULL: without */
 };
 
 /* A plan (files, sizes, bits per weight, memory, expected time) or a result (matched keys n/n, tensors

@@ -70,6 +70,26 @@ Test(alloc, pages)
 	ob_free_pages(NULL, 1);
 }
 
+Test(alloc, poison_is_in_all_that_is_not_promised_to_be_zero)
+{
+	unsigned char *p, *q;
+
+	ob_alloc_poison(0xa5);
+	p = ob_alloc(100);
+	for (size_t i = 0; i < 100; i++)
+		cr_assert_eq(p[i], 0);
+	p = ob_realloc(p, 5000);
+	cr_assert_eq(p[99], 0);
+	for (size_t i = 200; i < 5000; i++)
+		cr_assert_eq(p[i], 0xa5);
+	q = ob_alloc_pages(3 * MIB);
+	for (size_t i = 0; i < 3 * MIB; i++)
+		cr_assert_eq(q[i], 0xa5);
+	ob_alloc_poison(0);
+	ob_free(p);
+	ob_free_pages(q, 3 * MIB);
+}
+
 Test(alloc, fails_once)
 {
 	void *p, *q;

@@ -88,6 +88,7 @@ Test(printable, replaces_what_acts_on_terminals)
 		{ "\xc2\x9b", "\\xc2\\x9b" },
 		{ "\xe2\x80\xae", "\\xe2\\x80\\xae" },
 		{ "\xe2\x81\xa6\xd8\x9c", "\\xe2\\x81\\xa6\\xd8\\x9c" },
+		{ "\u2028\ufeff", "\\xe2\\x80\\xa8\\xef\\xbb\\xbf" },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {

@@ -482,7 +482,7 @@ Test(engine, measures_what_the_edits_made)
 
 static void flip(const struct ob_out *o, unsigned part, uint64_t at)
 {
-	int fd = w.target[o->part_file[part]].fd;
+	int fd = w.target[o->part_file[part]].handle->fd;
 	off_t off = (off_t)(o->part_off[part] + at);
 	uint8_t byte;
 

@@ -5,11 +5,14 @@
  */
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../laws/flat_codec.h"
 #include "../support/check.h"
 #include "../support/world.h"
+#include "engine/journal.h"
 #include "kernels/gemm.h"
 #include "plan/internal.h"
 
@@ -69,6 +72,28 @@ static void run_stopped(struct world *w, const struct ob_plan *p, enum ob_io_kin
 	runs++;
 }
 
+/* One that records every tile, half of it again, and all of it read back. */
+static void run_recorded(struct world *w, const struct ob_plan *p, enum ob_io_kind kind)
+{
+	struct ob_run run = { .io = kind }, back = { .io = kind, .reread = true };
+	struct ob_journal *j;
+	int fd = memfd_create("journal", MFD_CLOEXEC);
+	ob_err e = { 0 };
+
+	CHECK(fd >= 0 && !ob_journal_new(&j, p, &e) && !ob_journal_open(j, fd, "memory", 1, 1, &e),
+	      "%s", e.msg);
+	run.journal = back.journal = j;
+	CHECK(!world_run(w, p, &run, 3, 9, &e), "%s", e.msg);
+	for (size_t i = 0; i < p->n_tiles; i += 2)
+		ob_journal_tile(j, i)->state = OB_TILE_OPEN;
+	CHECK(!world_run_again(w, p, &run, 3, 9, &e), "%s", e.msg);
+	ob_journal_suspect(j, true);
+	CHECK(!world_run_again(w, p, &back, 3, 9, &e) && !back.n_differ, "%s", e.msg);
+	ob_journal_free(j);
+	close(fd);
+	runs += 3;
+}
+
 static void run_all(struct world *w, const struct ob_plan *p, const char *what)
 {
 	struct world_bytes *want = world_expect(w, p);
@@ -100,6 +125,7 @@ static void run_all(struct world *w, const struct ob_plan *p, const char *what)
 			runs++;
 		}
 		run_stopped(w, p, kinds[i]);
+		run_recorded(w, p, kinds[i]);
 		run = (struct ob_run){ .io = kinds[i] };
 		e.code = OB_OK;
 		CHECK(!world_run(w, p, &run, 3, 9, &e), "%s", e.msg);

@@ -70,7 +70,7 @@ Test(file, map_and_read_agree)
 	ob_file_drop(f, 5000, 20000);
 	ob_file_drop(f, 0, 100001); /* outside: ignored */
 	cr_assert_eq(f->map[5001], 5001 % 251);
-	cr_assert_eq(fcntl(f->fd, F_GETFL) & O_NONBLOCK, 0);
+	cr_assert_eq(fcntl(f->handle->fd, F_GETFL) & O_NONBLOCK, 0);
 	ob_file_close(f);
 	ob_file_close(NULL);
 }
@@ -297,15 +297,16 @@ Test(file, direct_descriptor)
 	struct ob_file *f = open_file(make_file(1000));
 
 	ob_file_enable_direct(f);
-	cr_assert_eq(f->fd_direct, -1, "a small file");
+	cr_assert_eq(f->handle->fd_direct, -1, "a small file");
 	ob_file_close(f);
 
 	f = open_file(make_file(200000));
 	ob_file_enable_direct(f);
-	if (f->fd_direct >= 0) {
-		cr_assert(fcntl(f->fd_direct, F_GETFL) & O_DIRECT);
-		cr_assert_eq(fcntl(f->fd_direct, F_GETFL) & O_NONBLOCK, 0);
-		cr_assert_eq(pread(f->fd_direct, buf, sizeof(buf), OB_IO_ALIGN), OB_IO_ALIGN);
+	if (f->handle->fd_direct >= 0) {
+		cr_assert(fcntl(f->handle->fd_direct, F_GETFL) & O_DIRECT);
+		cr_assert_eq(fcntl(f->handle->fd_direct, F_GETFL) & O_NONBLOCK, 0);
+		cr_assert_eq(pread(f->handle->fd_direct, buf, sizeof(buf), OB_IO_ALIGN),
+			     OB_IO_ALIGN);
 		cr_assert_arr_eq(buf, f->map + OB_IO_ALIGN, sizeof(buf));
 	} else {
 		cr_log_info("no direct reads on %s", scratch_dir);
@@ -316,7 +317,7 @@ Test(file, direct_descriptor)
 	rename(f->path, in_scratch("moved"));
 	make_file(200000);
 	ob_file_enable_direct(f);
-	cr_assert_eq(f->fd_direct, -1);
+	cr_assert_eq(f->handle->fd_direct, -1);
 	ob_file_close(f);
 }
 
@@ -329,14 +330,14 @@ static bool evict_middle(const struct ob_file *f)
 	struct iovec v = { &byte, 1 };
 	int tries = 0;
 
-	posix_fadvise(f->fd, 0, 0, POSIX_FADV_RANDOM); /* no read-ahead */
+	posix_fadvise(f->handle->fd, 0, 0, POSIX_FADV_RANDOM); /* no read-ahead */
 	do {
 		if (tries++ == 100)
 			return false;
 		usleep(1000); /* pages just written may be busy for a moment */
-		fdatasync(f->fd);
-		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
-	} while (preadv2(f->fd, &v, 1, 3u << 20, RWF_NOWAIT) == 1 || errno != EAGAIN);
+		fdatasync(f->handle->fd);
+		posix_fadvise(f->handle->fd, 0, 0, POSIX_FADV_DONTNEED);
+	} while (preadv2(f->handle->fd, &v, 1, 3u << 20, RWF_NOWAIT) == 1 || errno != EAGAIN);
 	return !ob_file_read(f, buf, sizeof(buf), 0, NULL) &&
 	       !ob_file_read(f, buf, sizeof(buf), 6u << 20, NULL);
 }

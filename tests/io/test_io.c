@@ -153,7 +153,7 @@ static int denied(void *ctx)
 
 	trap(d->nr, -1, SECCOMP_RET_ERRNO | (uint32_t)d->error);
 	EXPECT(ob_io_open(&io, OB_IO_URING, 8, notice, sizeof(notice), &e) == -1);
-	EXPECT(e.code == OB_UNSUPPORTED && strstr(e.msg, d->word));
+	EXPECT(e.code == OB_IO && strstr(e.msg, d->word));
 	EXPECT(!*notice);
 
 	e = (ob_err){ 0 };
@@ -173,6 +173,7 @@ Test(io, auto_falls_to_threads_and_says_why)
 		{ SYS_io_uring_setup, ENOMEM, "ulimit -l" },
 		{ SYS_io_uring_setup, EINVAL, "older" },
 		{ SYS_io_uring_enter, EPERM, "seccomp" },
+		{ SYS_io_uring_register, EPERM, "seccomp" },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)

@@ -109,18 +109,18 @@ Test(stage, a_folder_appears_at_once_and_whole)
 	const char *out = in_scratch("out");
 	struct ob_stage *st = open_stage(out, false, false);
 	static char data[20000];
-	int fd = -1, direct = -1;
+	struct ob_handle *h = NULL;
 	struct stat s;
 	ob_err e = { 0 };
 
 	memset(data, 'x', sizeof(data));
 	cr_assert_eq(ob_stage_mkdir(st, "a/b", &e), 0, "%s", e.msg);
 	cr_assert_eq(ob_stage_mkdir(st, "a/c", &e), 0, "%s", e.msg);
-	cr_assert_eq(ob_stage_create(st, "a/b/big", sizeof(data), &fd, &direct, &e), 0);
-	cr_assert_eq(fstat(fd, &s), 0);
+	cr_assert_eq(ob_stage_create(st, "a/b/big", sizeof(data), &h, &e), 0);
+	cr_assert_eq(fstat(h->fd, &s), 0);
 	cr_assert_eq(s.st_size, sizeof(data));
 	cr_assert_geq((size_t)s.st_blocks * 512, sizeof(data), "space is not reserved");
-	cr_assert_eq(pwrite(fd, data, sizeof(data), 0), sizeof(data));
+	cr_assert_eq(pwrite(h->fd, data, sizeof(data), 0), sizeof(data));
 	put(st, "note", "hello");
 	put(st, "empty", "");
 	put_file(in_scratch("source"), data, sizeof(data));
@@ -164,18 +164,18 @@ Test(stage, direct_writes)
 {
 	_Alignas(4096) static char block[8192];
 	struct ob_stage *st = open_stage(in_scratch("out"), false, false);
-	int fd, direct;
+	struct ob_handle *h;
 	ob_err e = { 0 };
 
-	cr_assert_eq(ob_stage_create(st, "small", 4095, &fd, &direct, &e), 0, "%s", e.msg);
-	cr_assert_eq(direct, -1);
-	cr_assert_eq(ob_stage_create(st, "big", sizeof(block), &fd, &direct, &e), 0, "%s", e.msg);
-	if (direct >= 0) {
+	cr_assert_eq(ob_stage_create(st, "small", 4095, &h, &e), 0, "%s", e.msg);
+	cr_assert_eq(h->fd_direct, -1);
+	cr_assert_eq(ob_stage_create(st, "big", sizeof(block), &h, &e), 0, "%s", e.msg);
+	if (h->fd_direct >= 0) {
 		memset(block, 'd', sizeof(block));
-		cr_assert(fcntl(direct, F_GETFL) & O_DIRECT);
-		cr_assert_eq(pwrite(direct, block, sizeof(block), 0), sizeof(block));
+		cr_assert(fcntl(h->fd_direct, F_GETFL) & O_DIRECT);
+		cr_assert_eq(pwrite(h->fd_direct, block, sizeof(block), 0), sizeof(block));
 		memset(block, 0, sizeof(block));
-		cr_assert_eq(pread(fd, block, sizeof(block), 0), sizeof(block));
+		cr_assert_eq(pread(h->fd, block, sizeof(block), 0), sizeof(block));
 		cr_assert_eq(block[0], 'd');
 		cr_assert_eq(block[8191], 'd');
 	} else {
@@ -614,11 +614,11 @@ static int die_in_publish(void *ctx)
 {
 	const struct death *d = ctx;
 	struct ob_stage *st;
-	int fd, direct;
+	struct ob_handle *h;
 
 	EXPECT(!ob_stage_open(&st, in_scratch("out"), d->is_file, false, NULL));
-	EXPECT(!ob_stage_create(st, d->is_file ? "" : "file", 3, &fd, &direct, NULL));
-	EXPECT(pwrite(fd, "new", 3, 0) == 3);
+	EXPECT(!ob_stage_create(st, d->is_file ? "" : "file", 3, &h, NULL));
+	EXPECT(pwrite(h->fd, "new", 3, 0) == 3);
 	trap(d->nr, -1, SECCOMP_RET_KILL_PROCESS);
 #ifdef SYS_renameat
 	if (d->nr == SYS_renameat2)
@@ -686,11 +686,11 @@ Test(stage, a_failed_sync_is_final)
 Test(stage, a_file_of_another_size_is_not_published)
 {
 	struct ob_stage *st = open_stage(in_scratch("out"), false, false);
-	int fd, direct;
+	struct ob_handle *h;
 	ob_err e = { 0 };
 
-	cr_assert_eq(ob_stage_create(st, "file", 100, &fd, &direct, &e), 0);
-	cr_assert_eq(ftruncate(fd, 99), 0);
+	cr_assert_eq(ob_stage_create(st, "file", 100, &h, &e), 0);
+	cr_assert_eq(ftruncate(h->fd, 99), 0);
 	cr_assert_eq(ob_stage_publish(st, &e), -1);
 	cr_assert_eq(e.code, OB_IO);
 	cr_assert(strstr(e.msg, "out/file") && strstr(e.msg, "99") && strstr(e.msg, "100"));
@@ -703,12 +703,12 @@ Test(stage, a_file_of_another_size_is_not_published)
 static int create_too_large(uint64_t size, const char *word)
 {
 	struct ob_stage *st;
-	int fd, direct;
+	struct ob_handle *h;
 	ob_err e = { 0 };
 
 	EXPECT(!ob_stage_open(&st, in_scratch("out"), false, false, &e));
-	EXPECT(!ob_stage_create(st, "first", 5000, &fd, &direct, &e));
-	EXPECT(ob_stage_create(st, "second", size, &fd, &direct, &e) == -1);
+	EXPECT(!ob_stage_create(st, "first", 5000, &h, &e));
+	EXPECT(ob_stage_create(st, "second", size, &h, &e) == -1);
 	EXPECT(e.code == OB_NOSPC && strstr(e.msg, "out/second") && strstr(e.msg, word));
 	EXPECT(!exists(in_scratch(".out.oocbake/out/second")));
 	ob_stage_close(st);
@@ -730,19 +730,42 @@ Test(stage, a_limit_of_file_size_is_named)
 	cr_assert_eq(in_child(limited_size, NULL), 0);
 }
 
+/* A disk with room for others only. */
+static int exceed_quota(void *ctx)
+{
+	struct ob_stage *st;
+	struct ob_handle *h;
+	ob_err e = { 0 };
+
+	(void)ctx;
+	trap(SYS_fallocate, -1, SECCOMP_RET_ERRNO | EDQUOT);
+	EXPECT(!ob_stage_open(&st, in_scratch("out"), false, false, NULL));
+	EXPECT(ob_stage_create(st, "file", 3 << 20, &h, &e) == -1);
+	EXPECT(e.code == OB_NOSPC && e.sys == EDQUOT);
+	EXPECT(strstr(e.msg, "out/file") && strstr(e.msg, "3.0 MiB") && strstr(e.msg, "uota"));
+	ob_stage_close(st);
+	EXPECT(count_entries(scratch_dir) == 0);
+	return 0;
+}
+
+Test(stage, a_quota_is_named)
+{
+	cr_assert_eq(in_child(exceed_quota, NULL), 0);
+}
+
 /* Where nothing can be reserved, free space is looked at: no test fills a disk. */
 static int no_reservation(void *ctx)
 {
 	struct statvfs v;
 	struct ob_stage *st;
-	int fd, direct;
+	struct ob_handle *h;
 	struct stat s;
 
 	(void)ctx;
 	trap(SYS_fallocate, -1, SECCOMP_RET_ERRNO | EOPNOTSUPP);
 	EXPECT(!ob_stage_open(&st, in_scratch("out"), false, false, NULL));
-	EXPECT(!ob_stage_create(st, "sparse", 1 << 20, &fd, &direct, NULL));
-	EXPECT(!fstat(fd, &s) && s.st_size == 1 << 20);
+	EXPECT(!ob_stage_create(st, "sparse", 1 << 20, &h, NULL));
+	EXPECT(!fstat(h->fd, &s) && s.st_size == 1 << 20);
 	ob_stage_close(st);
 	EXPECT(!statvfs(scratch_dir, &v));
 	return create_too_large((uint64_t)v.f_blocks * v.f_frsize + 1, "free on");
@@ -759,7 +782,7 @@ static int promises_add_up(void *ctx)
 	struct statvfs v;
 	struct ob_stage *st;
 	uint64_t half;
-	int fd, direct;
+	struct ob_handle *h;
 	ob_err e = { 0 };
 
 	(void)ctx;
@@ -767,8 +790,8 @@ static int promises_add_up(void *ctx)
 	EXPECT(!statvfs(scratch_dir, &v));
 	half = (uint64_t)v.f_bavail * v.f_frsize / 8 * 5;
 	EXPECT(!ob_stage_open(&st, in_scratch("out"), false, false, NULL));
-	EXPECT(!ob_stage_create(st, "first", half, &fd, &direct, &e));
-	EXPECT(ob_stage_create(st, "second", half, &fd, &direct, &e) == -1 && e.code == OB_NOSPC);
+	EXPECT(!ob_stage_create(st, "first", half, &h, &e));
+	EXPECT(ob_stage_create(st, "second", half, &h, &e) == -1 && e.code == OB_NOSPC);
 	ob_stage_close(st);
 	return 0;
 }
@@ -805,7 +828,7 @@ static bool may_mount(void)
 static int small_disk(void *ctx)
 {
 	struct ob_stage *st;
-	int fd, direct;
+	struct ob_handle *h;
 
 	(void)ctx;
 	if (!may_mount())
@@ -815,7 +838,7 @@ static int small_disk(void *ctx)
 		return 2;
 	EXPECT(!create_too_large(2 << 20, "KiB are free on"));
 	EXPECT(!ob_stage_open(&st, in_scratch("out"), false, false, NULL));
-	EXPECT(!ob_stage_create(st, "fits", 1000 << 10, &fd, &direct, NULL));
+	EXPECT(!ob_stage_create(st, "fits", 1000 << 10, &h, NULL));
 	EXPECT(!ob_stage_publish(st, NULL));
 	ob_stage_close(st);
 	return 0;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Threads around the I/O layer, for the thread sanitizer: wake-ups from several threads while
- * requests fly, and mapped files that fault, open and close in several threads.
+ * requests fly, mapped files that fault, open and close in several threads, and files that share
+ * descriptors.
  */
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #include "io/file.h"
 #include "io/io.h"
@@ -115,6 +117,50 @@ static void test_faults(void)
 		pthread_join(t[i], NULL);
 }
 
+#define N_FILES 20u
+
+static struct ob_file *shared_file[N_FILES];
+
+/* Reads the files again and again, with fewer descriptors than files. */
+static void *borrower(void *arg)
+{
+	unsigned at = *(unsigned *)arg;
+
+	for (int round = 0; round < 300; round++) {
+		uint32_t have = 0;
+
+		at = (at * 7 + 3) % N_FILES;
+		need(!ob_file_read(shared_file[at], &have, sizeof(have), 0, NULL), "read");
+		need(have == at, "another file's bytes");
+		if (ob_handle_hold_open(shared_file[at]->handle))
+			ob_handle_drop(shared_file[at]->handle);
+	}
+	return NULL;
+}
+
+static void test_handles(void)
+{
+	static unsigned seed[N_READERS] = { 0, 1, 2 };
+	const struct rlimit few = { 30, 30 };
+	pthread_t t[N_READERS];
+	ob_err e = { 0 };
+
+	need(!setrlimit(RLIMIT_NOFILE, &few), "setrlimit");
+	for (uint32_t i = 0; i < N_FILES; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "shared%u", i);
+		put_file(in_scratch(name), &i, sizeof(i));
+		need(!ob_file_open(&shared_file[i], in_scratch(name), &e), e.msg);
+	}
+	for (int i = 0; i < N_READERS; i++)
+		pthread_create(&t[i], NULL, borrower, &seed[i]);
+	for (int i = 0; i < N_READERS; i++)
+		pthread_join(t[i], NULL);
+	for (unsigned i = 0; i < N_FILES; i++)
+		ob_file_close(shared_file[i]);
+}
+
 int main(void)
 {
 	const struct ob_fault shorten = {
@@ -136,6 +182,7 @@ int main(void)
 	need(!ob_io_open_fault(&outer, io, &shorten, NULL, &e), "fault");
 	test_backend(outer);
 	test_faults();
+	test_handles();
 	scratch_remove();
 	return 0;
 }

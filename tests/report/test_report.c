@@ -84,7 +84,8 @@ static struct ob_outcome outcome(bool has_run)
 				    .output = "out/" HOSTILE,
 				    .seconds = 1,
 				    .peak_rss = 1 << 20,
-				    .isa = "ref" };
+				    .isa = "ref",
+				    .sandbox = "seccomp" };
 }
 
 static const char *render(const struct ob_outcome *o, enum ob_report_format f)
@@ -118,10 +119,12 @@ Test(report, json_is_json)
 		const struct ob_jv *a = ob_json_first(ob_json_get(v, "adapters"));
 		cr_assert_str_eq(ob_json_str(ob_json_get(a, "names")), HOSTILE);
 		cr_assert_eq(ob_json_type(ob_json_get(a, "alpha")), OB_JSON_NULL);
-		const struct ob_jv *nf =
-			ob_json_first(ob_json_get(ob_json_get(v, "result"), "nonfinite"));
-		if (has_run)
-			cr_assert_str_eq(ob_json_str(nf), "b.weight");
+		const struct ob_jv *r = ob_json_get(v, "result");
+		if (has_run) {
+			cr_assert_str_eq(ob_json_str(ob_json_first(ob_json_get(r, "nonfinite"))),
+					 "b.weight");
+			cr_assert_str_eq(ob_json_str(ob_json_get(r, "sandbox")), "seccomp");
+		}
 		ob_json_free(v);
 	}
 }

@@ -31,7 +31,7 @@ void world_begin(struct world *w)
 		.recipe = { .dtype = OB_N_DTYPES, .max_shard = 5000000000u, .out = "out" },
 	};
 	for (unsigned i = 0; i < WORLD_FILES; i++) {
-		w->file[i] = (struct ob_file){ .path = names[i], .fd = -1, .fd_direct = -1 };
+		w->file[i] = (struct ob_file){ .path = names[i] };
 		w->size[i] = 1000; /* no offset is round by chance */
 	}
 	w->model_files[0] = &w->file[WORLD_MODEL_A];
@@ -55,12 +55,11 @@ static void close_targets(struct world *w)
 	char name[16];
 
 	for (unsigned i = 0; i < WORLD_TARGETS; i++) {
-		if (!w->target[i].fd)
+		if (!w->target[i].handle)
 			continue;
-		close(w->target[i].fd);
-		if (w->target[i].fd_direct >= 0)
-			close(w->target[i].fd_direct);
-		w->target[i] = (struct ob_target){ 0 };
+		ob_handle_drop(&w->handle[i]);
+		ob_handle_close(&w->handle[i]);
+		w->target[i].handle = NULL;
 		snprintf(name, sizeof(name), "out%u", i);
 		unlink(path_of(w, name));
 	}
@@ -558,21 +557,48 @@ static int engine(const struct ob_plan *p, struct ob_run *run, unsigned workers,
 	return rc;
 }
 
-int world_run(struct world *w, const struct ob_plan *p, struct ob_run *run, unsigned workers,
-	      unsigned slots, ob_err *e)
+static const char *output_path(const struct world *w, size_t i)
 {
 	char name[16];
 
+	snprintf(name, sizeof(name), "out%zu", i);
+	return path_of(w, name);
+}
+
+static int open_output(struct ob_handle *h, int flags, ob_err *e)
+{
+	const struct world *w = h->owner;
+	int fd = open(output_path(w, (size_t)(h - w->handle)), O_RDWR | O_CREAT | flags, 0600);
+
+	return fd < 0 ? ob_fail(e, OB_IO, "cannot open %s", h->path) : fd;
+}
+
+static bool works(int fd)
+{
+	return fd >= 0;
+}
+
+int world_run(struct world *w, const struct ob_plan *p, struct ob_run *run, unsigned workers,
+	      unsigned slots, ob_err *e)
+{
 	CHECK(p->n_files <= WORLD_TARGETS, "too many files");
 	close_targets(w);
-	for (unsigned i = 0; i < p->n_files; i++) {
-		struct ob_target *t = &w->target[i];
+	for (size_t i = 0; i < p->n_files; i++) {
+		struct ob_handle *h = &w->handle[i];
 
-		snprintf(name, sizeof(name), "out%u", i);
-		t->fd = open(path_of(w, name), O_RDWR | O_CREAT | O_EXCL, 0600);
-		CHECK(t->fd > 0 && !posix_fallocate(t->fd, 0, (off_t)p->file[i].size), "%s", name);
-		t->fd_direct = open(path_of(w, name), O_RDWR | O_DIRECT);
+		ob_handle_init(h, p->file[i].name, open_output, w);
+		/* Until the next run, so that tests can look into them. */
+		CHECK(!ob_handle_hold(h, e) && !posix_fallocate(h->fd, 0, (off_t)p->file[i].size),
+		      "%s", h->path);
+		ob_handle_enable_direct(h, works);
+		w->target[i] = (struct ob_target){ .handle = h };
 	}
+	return engine(p, run, workers, slots, w->target, e);
+}
+
+int world_run_again(struct world *w, const struct ob_plan *p, struct ob_run *run, unsigned workers,
+		    unsigned slots, ob_err *e)
+{
 	return engine(p, run, workers, slots, w->target, e);
 }
 
@@ -581,14 +607,12 @@ int world_verify(struct world *w, const struct ob_plan *p, struct ob_run *run, u
 {
 	struct ob_target target[WORLD_TARGETS];
 	struct ob_file *f[WORLD_TARGETS];
-	char name[16];
 	int rc;
 
-	for (unsigned i = 0; i < p->n_files; i++) {
-		snprintf(name, sizeof(name), "out%u", i);
-		CHECK(!ob_file_open(&f[i], path_of(w, name), e), "%s", name);
+	for (size_t i = 0; i < p->n_files; i++) {
+		CHECK(!ob_file_open(&f[i], output_path(w, i), e), "%s", e->msg);
 		ob_file_enable_direct(f[i]);
-		target[i] = (struct ob_target){ .fd = -1, .fd_direct = -1, .reference = f[i] };
+		target[i] = (struct ob_target){ .reference = f[i] };
 	}
 	run->verify = true;
 	rc = engine(p, run, workers, slots, target, e);
@@ -602,7 +626,7 @@ static void compare_part(const struct world *w, const struct ob_out *o, unsigned
 {
 	uint64_t len = o->part.part[k].len, at = 0;
 	uint8_t *have = need(malloc(len + 1));
-	int fd = w->target[o->part_file[k]].fd;
+	int fd = w->target[o->part_file[k]].handle->fd;
 
 	CHECK(pread(fd, have, len, (off_t)o->part_off[k]) == (ssize_t)len, "%s", what);
 	while (at < len && have[at] == want[at])

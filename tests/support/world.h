@@ -36,6 +36,7 @@ struct world {
 	struct ob_edits edits;
 	struct ob_recipe recipe;		/* keep, auto, shards of 5 GB, into a folder */
 	struct ob_target target[WORLD_TARGETS]; /* of the last run */
+	struct ob_handle handle[WORLD_TARGETS];
 };
 
 void world_begin(struct world *w);
@@ -81,6 +82,9 @@ void world_bytes_free(const struct ob_plan *p, struct world_bytes *b);
 /* Runs the plan into files of the world's folder; run holds the options. */
 int world_run(struct world *w, const struct ob_plan *p, struct ob_run *run, unsigned workers,
 	      unsigned slots, ob_err *e);
+/* The same into the last run's files as they are. */
+int world_run_again(struct world *w, const struct ob_plan *p, struct ob_run *run, unsigned workers,
+		    unsigned slots, ob_err *e);
 /* Runs it with the last run's files as the references. */
 int world_verify(struct world *w, const struct ob_plan *p, struct ob_run *run, unsigned workers,
 		 unsigned slots, ob_err *e);

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Bakes that are killed at random moments, or lose their disk, and are resumed: always the same bytes.
+
+Takes minutes to hours; `./bootstrap soak [SIZE [KILLS]]` runs it on a fresh build. The power losses need root, loop
+devices and mkfs.ext4, and are left out, with a line that says so, where these are missing."""
+import argparse
+import fcntl
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+BACKENDS = ["uring", "threads", "sync"]
+EXT4_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+
+
+def sha1(path):
+    return subprocess.run(["sha1sum", path], check=True, stdout=subprocess.PIPE).stdout.split()[0]
+
+
+def tree(folder):
+    return {name: sha1(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
+
+
+class Soak:
+    def __init__(self, args, place):
+        self.program = os.path.abspath(args.baker)
+        self.inputs = f"{place}/in"
+        self.random = random.Random(args.seed)
+        subprocess.run([args.mkmodel, "--size", args.size, "--lora", "16", "--shard-size", "200MB", self.inputs],
+                       check=True, stdout=subprocess.DEVNULL)
+
+    def command(self, out, *more):
+        return [self.program, f"model={self.inputs}/model", f"lora={self.inputs}/lora", "bits=8", "max-shard-size=150MB",
+                f"output={out}", "memory=100MiB", *more]
+
+    def bake(self, out, *more):
+        begin = time.monotonic()
+        done = subprocess.run(self.command(out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        return done, time.monotonic() - begin
+
+    def killed(self, out, delay, sig, *more):
+        """True when the run was still under way."""
+        child = subprocess.Popen(self.command(out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        child.send_signal(sig)
+        status = child.wait()
+        stopped = 1 if sig == signal.SIGTERM else -sig
+        assert status in (0, stopped), status
+        return status != 0
+
+    def finish(self, out, good, what):
+        """Ends what was killed; True when something of it was there."""
+        if not os.path.exists(out):  # else the kill came after the publication
+            done, _ = self.bake(out, "resume")
+            assert done.returncode == 0, f"{what}: {done.stderr.decode()}"
+            assert b"damaged" not in done.stderr, f"{what}: {done.stderr.decode()}"
+            resumed = b"from the earlier run" in done.stderr
+        else:
+            resumed = False
+        assert tree(out) == good, f"{what}: the output is another"
+        shutil.rmtree(out)
+        shutil.rmtree(os.path.join(os.path.dirname(out), ".out.oocbake"), ignore_errors=True)
+        return resumed
+
+    def kills(self, place, n):
+        out = f"{place}/out"
+        done, seconds = self.bake(out)
+        assert done.returncode == 0, done.stderr.decode()
+        good = tree(out)
+        shutil.rmtree(out)
+        kills = late = resumed = 0
+        for i in range(n):
+            # One in five in the last twentieth of the run and a little beyond.
+            share = self.random.uniform(0.95, 1.05) if i % 5 == 0 else self.random.uniform(0, 1)
+            sig = self.random.choice([signal.SIGKILL] * 3 + [signal.SIGTERM])
+            backend = [f"io={BACKENDS[i % 3]}"]
+            what = f"kill {i} by {sig} at {share:.3f}"
+            hit = self.killed(out, share * seconds, sig, *backend)
+            kills += hit
+            late += hit and share > 0.95
+            while hit and not os.path.exists(out) and self.random.random() < 0.3:
+                hit = self.killed(out, self.random.uniform(0, 1) * seconds, signal.SIGKILL, "resume", *backend)
+                kills += hit
+            resumed += self.finish(out, good, what)
+        print(f"{kills} kills, {late} in the last twentieth; {resumed} runs went on from something; all the same bytes")
+        return good, seconds
+
+    def power_losses(self, place, n, good, seconds):
+        """On an ext4 of its own, which is shut down without its log."""
+        image, mount = f"{place}/disk", f"{place}/mnt"
+        os.mkdir(mount)
+        with open(image, "wb") as f:
+            f.truncate(4 * sum(os.path.getsize(f"{self.inputs}/model/{x}") for x in os.listdir(f"{self.inputs}/model")))
+        attach = ["mount", "-o", "loop", image, mount]
+        for command in [["mkfs.ext4", "-q", image], attach]:
+            if not shutil.which(command[0]) or subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
+                print(f"power losses are left out: {' '.join(command)} does not work here")
+                return
+        resumed = 0
+        try:
+            for i in range(n):
+                share = self.random.uniform(0, 1.1)
+                child = subprocess.Popen(self.command(f"{mount}/out", f"io={BACKENDS[i % 3]}"), stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL)
+                time.sleep(share * seconds)
+                fd = os.open(mount, os.O_RDONLY)
+                fcntl.ioctl(fd, EXT4_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+                os.close(fd)
+                child.kill()
+                child.wait()
+                subprocess.run(["umount", mount], check=True)
+                subprocess.run(attach, check=True)
+                resumed += self.finish(f"{mount}/out", good, f"power loss {i} at {share:.3f}")
+        finally:
+            subprocess.run(["umount", mount])
+        print(f"{n} power losses; {resumed} runs went on from something; all the same bytes")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--baker", default="build/tests/long/baker")
+    parser.add_argument("--mkmodel", default="build/benchmarks/mkmodel")
+    parser.add_argument("--size", default="1GB")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--losses", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="oocbake-soak-", dir=".") as place:
+        place = os.path.abspath(place)
+        soak = Soak(args, place)
+        good, seconds = soak.kills(place, args.kills)
+        soak.power_losses(place, args.losses, good, seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
