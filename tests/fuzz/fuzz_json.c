@@ -6,38 +6,9 @@
  *    Python's NaN and Infinity;
  *  - an edit of an accepted object gives an accepted object that holds the new member.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/json.h"
 #include "base/util.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-struct source {
-	const char *p;
-	size_t left, chunk;
-};
-
-static long give(void *ctx, char *buf, size_t n, ob_err *e)
-{
-	struct source *s = ctx;
-
-	(void)e;
-	n = n < s->chunk ? n : s->chunk;
-	n = n < s->left ? n : s->left;
-	if (n)
-		memcpy(buf, s->p, n);
-	s->p += n;
-	s->left -= n;
-	return (long)n;
-}
-
-static void require(bool ok)
-{
-	if (!ok)
-		abort();
-}
+#include "fuzz.h"
 
 /* What the pull reader says of a text. */
 struct verdict {
@@ -46,9 +17,9 @@ struct verdict {
 	uint64_t tokens; /* hash of all */
 };
 
-static struct verdict pull(const char *text, size_t len, size_t chunk)
+static struct verdict pull(const char *text, size_t len, size_t piece)
 {
-	struct source s = { .p = text, .left = len, .chunk = chunk };
+	struct fuzz_source s = { .p = text, .left = len, .piece = piece };
 	struct ob_map keys[OB_JSON_DEPTH_MAX] = { 0 };
 	struct ob_arena names = { 0 };
 	struct verdict v = { 0 };
@@ -57,7 +28,7 @@ static struct verdict pull(const char *text, size_t len, size_t chunk)
 	struct ob_jp *jp;
 	ob_err e = { 0 };
 
-	require(ob_jp_new(&jp, give, &s, len, "fuzz", &e) == 0);
+	fuzz_require(ob_jp_new(&jp, fuzz_give, &s, len, "fuzz", &e) == 0);
 	do {
 		size_t n;
 		const char *t;
@@ -73,13 +44,13 @@ static struct verdict pull(const char *text, size_t len, size_t chunk)
 		if (tok == OB_JP_KEY) {
 			char *name = ob_arena_strndup(&names, t, n, &e);
 
-			require(name != NULL);
+			fuzz_require(name != NULL);
 			if (ob_map_add(&keys[depth - 1], name, n, 0, &e) != 0 || strlen(name) != n)
 				v.bad_keys = true;
 		}
 	} while (tok != OB_JP_END && tok != OB_JP_ERROR);
 	v.accepted = tok == OB_JP_END;
-	require(v.accepted == (e.code == OB_OK));
+	fuzz_require(v.accepted == (e.code == OB_OK));
 	while (depth > 0)
 		ob_map_free(&keys[--depth]);
 	ob_arena_free(&names);
@@ -100,42 +71,76 @@ static void edit(const char *text, size_t len, const char *value)
 	ob_err e = { 0 };
 
 	ob_text_add(&t, text, len);
-	require(ob_json_edit(&t, "", key, value, "fuzz", &e) == 0);
-	require(ob_json_parse(&root, t.data, t.len, "fuzz", &e) == 0);
+	fuzz_require(ob_json_edit(&t, "", key, value, "fuzz", &e) == 0);
+	fuzz_require(ob_json_parse(&root, t.data, t.len, "fuzz", &e) == 0);
 	if (value)
-		require(ob_json_is_true(ob_json_get(root, key)));
+		fuzz_require(ob_json_is_true(ob_json_get(root, key)));
 	else
-		require(!ob_json_get(root, key));
+		fuzz_require(!ob_json_get(root, key));
 	ob_json_free(root);
 	ob_text_free(&t);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* What both readers say of the text agrees. */
+static void compare(const char *text, size_t len, struct ob_jv *root)
 {
-	uint64_t in_use = ob_alloc_stats().in_use;
-	const char *text = (const char *)data;
-	struct verdict whole, pieces;
-	struct ob_jv *root;
-	ob_err e = { 0 };
+	struct verdict whole = pull(text, len, SIZE_MAX), pieces = pull(text, len, 1 + len % 7);
 
-	if (size > OB_JSON_TREE_MAX / 2) /* an edit may add some */
-		return 0;
-	whole = pull(text, size, SIZE_MAX);
-	pieces = pull(text, size, 1 + size % 7);
-	require(whole.accepted == pieces.accepted && whole.tokens == pieces.tokens);
-	if (ob_json_parse(&root, text, size, "fuzz", &e) == 0) {
-		if (!whole.accepted)
-			require(has(text, size, "NaN") || has(text, size, "Infinity"));
-		else
-			require(!whole.bad_keys);
-		if (whole.accepted && ob_json_type(root) == OB_JSON_OBJECT) {
-			edit(text, size, "true");
-			edit(text, size, NULL);
-		}
-		ob_json_free(root);
-	} else {
-		require(!whole.accepted || whole.bad_keys);
+	fuzz_require(whole.accepted == pieces.accepted && whole.tokens == pieces.tokens);
+	if (!root)
+		fuzz_require(!whole.accepted || whole.bad_keys);
+	else if (!whole.accepted)
+		fuzz_require(has(text, len, "NaN") || has(text, len, "Infinity"));
+	else
+		fuzz_require(!whole.bad_keys);
+	if (root && whole.accepted && ob_json_type(root) == OB_JSON_OBJECT) {
+		edit(text, len, "true");
+		edit(text, len, NULL);
 	}
-	require(ob_alloc_stats().in_use == in_use);
-	return 0;
+}
+
+/* Reads all tokens; memory may run out. */
+static int read_all(const char *text, size_t len, ob_err *e)
+{
+	struct fuzz_source s = { .p = text, .left = len, .piece = SIZE_MAX };
+	enum ob_jp_tok tok;
+	struct ob_jp *jp;
+
+	if (ob_jp_new(&jp, fuzz_give, &s, len, "fuzz", e) != 0)
+		return -1;
+	do
+		tok = ob_jp_next(jp, e);
+	while (tok != OB_JP_END && tok != OB_JP_ERROR);
+	ob_jp_free(jp);
+	return tok == OB_JP_END ? 0 : -1;
+}
+
+static void fuzz_data(const char *text, size_t len)
+{
+	struct ob_text edited = { 0 };
+	struct ob_jv *root = NULL;
+	ob_err e = { 0 };
+	int rc;
+
+	if (len > OB_JSON_TREE_MAX / 2) /* an edit may add some */
+		return;
+	fuzz_begin();
+	rc = ob_json_parse(&root, text, len, "fuzz", &e);
+	if (fuzz_end(rc, &e))
+		compare(text, len, rc == 0 ? root : NULL);
+	if (rc == 0)
+		ob_json_free(root);
+
+	e.code = OB_OK;
+	fuzz_begin();
+	rc = read_all(text, len, &e);
+	fuzz_end(rc, &e);
+
+	ob_text_add(&edited, text, len);
+	e.code = OB_OK;
+	fuzz_begin();
+	rc = ob_json_edit(&edited, "a", "b", "[1]", "fuzz", &e);
+	fuzz_end(rc, &e);
+	fuzz_require(rc == 0 || (edited.len == len && !memcmp(edited.data, text, len)));
+	ob_text_free(&edited);
 }

@@ -2,10 +2,7 @@
 /* Fuzz target of the safetensors reader. */
 #include "container_fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void fuzz_data(const char *data, size_t size)
 {
-	fuzz_container(&ob_container_safetensors, data, size);
-	return 0;
+	fuzz_container(&ob_container_safetensors, false, data, size);
 }

@@ -4,9 +4,7 @@
 #include "../container/zipmaker.h"
 #include "container_fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+static void fuzz_data(const char *data, size_t size)
 {
 	static const uint8_t storage[64];
 	const struct zip_spec m[] = {
@@ -19,11 +17,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t zip_size;
 
 	if (size >= 2 && memcmp(data, "PK", 2) == 0) {
-		fuzz_container(&ob_container_torch, data, size);
-		return 0;
+		fuzz_container(&ob_container_torch, true, data, size);
+		return;
 	}
 	zip = zip_make(m, 4, ZIP_PLAIN, &zip_size);
-	fuzz_container(&ob_container_torch, zip, zip_size);
+	fuzz_container(&ob_container_torch, true, zip, zip_size);
 	free(zip);
-	return 0;
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
 
 static int replay(const char *path)
 {
@@ -41,6 +42,8 @@ int main(int argc, char **argv)
 {
 	int failed = 0;
 
+	if (LLVMFuzzerInitialize)
+		LLVMFuzzerInitialize(&argc, &argv);
 	for (int i = 1; i < argc; i++)
 		failed |= replay(argv[i]) != 0;
 	printf("replayed %d inputs\n", argc - 1);
