@@ -27,7 +27,7 @@ static inline int tensor_line(const char **at, const char *end, struct tensor_li
 		return 0;
 	stop = memchr(p, '\n', (size_t)(end - p));
 	stop = stop ? stop : end;
-	*at = stop + 1;
+	*at = stop < end ? stop + 1 : end;
 	*l = (struct tensor_line){ .name = p, .shape.dim = l->dim };
 	while (p < stop && *p != ' ')
 		p++;
