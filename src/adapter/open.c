@@ -25,11 +25,16 @@ static const struct {
 };
 #define N_KNOWN (sizeof(known) / sizeof(known[0]))
 
-static bool exists(const char *path)
+/* 1, 0, or -1 when that cannot be known: a configuration that cannot be read is not one that is not there. */
+static int exists(const char *path, ob_err *e)
 {
 	struct stat st;
 
-	return stat(path, &st) == 0;
+	if (stat(path, &st) == 0)
+		return 1;
+	if (errno == ENOENT || errno == ENOTDIR)
+		return 0;
+	return ob_fail_sys(e, OB_IO, errno, "cannot examine %s", path);
 }
 
 /* The only *.safetensors of a folder. */
@@ -38,20 +43,23 @@ static int find_only(struct ob_arena *a, const char *folder, const char **path, 
 	DIR *dir = opendir(folder);
 	const struct dirent *d;
 	size_t n = 0;
+	int rc = 0;
 
 	if (!dir)
 		return ob_fail_sys(e, OB_IO, errno, "%s: cannot be listed", folder);
-	while ((d = readdir(dir))) {
+	while (!rc && (errno = 0, d = readdir(dir))) {
 		if (d->d_name[0] == '.' || !ob_has_suffix(d->d_name, ".safetensors"))
 			continue;
-		if (!n++)
-			*path = ob_arena_printf(a, e, "%s/%s", folder, d->d_name);
+		if (n++)
+			continue;
+		*path = ob_arena_printf(a, e, "%s/%s", folder, d->d_name);
+		rc = *path ? 0 : -1;
 	}
+	if (!rc && errno)
+		rc = ob_fail_sys(e, OB_IO, errno, "%s: cannot be listed", folder);
 	closedir(dir);
-	if (n && !*path)
-		return -1;
-	if (n == 1)
-		return 0;
+	if (rc || n == 1)
+		return rc;
 	if (n)
 		return ob_fail(e, OB_MISMATCH,
 			       "%s: holds %zu .safetensors files and none is called "
@@ -66,6 +74,8 @@ static int find_only(struct ob_arena *a, const char *folder, const char **path, 
 static int find_in_folder(struct ob_arena *a, const char *folder, const char **path,
 			  const char **config, ob_err *e)
 {
+	int found;
+
 	*config = ob_arena_printf(a, e, "%s/" CONFIG, folder);
 	if (!*config)
 		return -1;
@@ -73,8 +83,9 @@ static int find_in_folder(struct ob_arena *a, const char *folder, const char **p
 		*path = ob_arena_printf(a, e, "%s/%s", folder, known[i].name);
 		if (!*path)
 			return -1;
-		if (exists(*path))
-			return 0;
+		found = exists(*path, e);
+		if (found)
+			return found < 0 ? -1 : 0;
 	}
 	*path = NULL;
 	return find_only(a, folder, path, e);
@@ -99,8 +110,9 @@ static int read_config(struct ob_adapter_file *f, const char *path, ob_err *e)
 	size_t len;
 	int rc;
 
-	if (!path || !exists(path))
-		return 0;
+	rc = path ? exists(path, e) : 0;
+	if (rc <= 0)
+		return rc;
 	if (ob_file_slurp(path, OB_JSON_TREE_MAX, &text, &len, e) != 0)
 		return -1;
 	rc = ob_json_parse(&f->config, text, len, path, e);

@@ -133,20 +133,11 @@ bool ob_journal_has_file(const struct ob_journal *j)
 /* Reads what there is of n records; what is missing stays zero and so fails its check. */
 static int read_window(const struct ob_journal *j, uint64_t at, size_t n, ob_err *e)
 {
-	size_t size = n * sizeof(*j->window), done = 0;
+	size_t size = n * sizeof(*j->window);
 	memset(j->window, 0, size);
-	while (done < size) {
-		ssize_t got = pread(j->fd, (char *)j->window + done, size - done,
-				    (off_t)(at * sizeof(*j->window) + done));
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return ob_fail_sys(e, OB_IO, errno, "cannot read the journal in %s",
-					   j->folder);
-		if (!got)
-			break;
-		done += (size_t)got;
-	}
+	int err = ob_io_read_all(j->fd, j->window, size, at * sizeof(*j->window));
+	if (err && err != ENODATA)
+		return ob_fail_sys(e, OB_IO, err, "cannot read the journal in %s", j->folder);
 	return 0;
 }
 

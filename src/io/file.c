@@ -234,39 +234,23 @@ bool ob_file_cached(const struct ob_file *f, uint64_t off, uint64_t len)
 	return is_cached;
 }
 
-static int read_all(const struct ob_file *f, void *buf, size_t len, uint64_t off, ob_err *e)
-{
-	const int fd = f->handle->fd;
-	size_t done = 0;
-
-	while (done < len) {
-		ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(off + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return ob_fail_sys(e, OB_IO, errno, "cannot read %s at offset %llu",
-					   f->path, (unsigned long long)(off + done));
-		if (n == 0)
-			return ob_fail(e, OB_CHANGED,
-				       "%s ends at byte %llu, before byte %llu that was wanted: it "
-				       "changed while it was read",
-				       f->path, (unsigned long long)(off + done),
-				       (unsigned long long)(off + len));
-		done += (size_t)n;
-	}
-	return 0;
-}
-
 int ob_file_read(const struct ob_file *f, void *buf, size_t len, uint64_t off, ob_err *e)
 {
-	int ret = ob_handle_hold(f->handle, e);
+	int err;
 
-	if (ret)
-		return ret;
-	ret = read_all(f, buf, len, off, e);
+	if (ob_handle_hold(f->handle, e))
+		return -1;
+	err = ob_io_read_all(f->handle->fd, buf, len, off);
 	ob_handle_drop(f->handle);
-	return ret;
+	if (err == ENODATA)
+		return ob_fail(e, OB_CHANGED,
+			       "%s ends before byte %llu that was wanted: it changed while it was "
+			       "read",
+			       f->path, (unsigned long long)(off + len));
+	if (err)
+		return ob_fail_sys(e, OB_IO, err, "cannot read %zu bytes of %s at offset %llu", len,
+				   f->path, (unsigned long long)off);
+	return 0;
 }
 
 int ob_file_slurp(const char *path, size_t max, char **text, size_t *len, ob_err *e)

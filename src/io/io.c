@@ -14,8 +14,9 @@
 #include "io/io_impl.h"
 #include "io/sandbox.h"
 
-#define MAX_RETRIES 100	  /* of one request; a device that still says EAGAIN will not recover */
-#define DEFAULT_THREADS 4 /* with 4 MiB requests they keep one disk busy */
+#define MAX_RETRIES 100 /* of one request; a device that still says EAGAIN will not recover */
+#define MAX_TRANSFER (1u << 30) /* bytes that a length holds, in whole blocks */
+#define DEFAULT_THREADS 4	/* with 4 MiB requests they keep one disk busy */
 
 void ob_io_list_add(struct ob_io_list *l, struct ob_io_req *req)
 {
@@ -80,10 +81,19 @@ static bool retry(struct ob_io_req *req, int error)
 	return ++req->retries > MAX_RETRIES && finish(req, error);
 }
 
+bool ob_io_is_transient(int error)
+{
+	return error == EAGAIN || error == EINTR || error == ECANCELED;
+}
+
 bool ob_io_advance(struct ob_io_req *req, int64_t result)
 {
 	req->first_max = 0;
-	if (result == -EAGAIN || result == -EINTR || result == -ECANCELED)
+	if (req->n_disturbed) {
+		req->n_disturbed--;
+		result = req->disturbance;
+	}
+	if (ob_io_is_transient((int)-result))
 		return retry(req, (int)-result);
 	if (result < 0)
 		return finish(req, (int)-result);
@@ -129,6 +139,30 @@ void ob_io_perform(struct ob_io_req *req)
 			n = fdatasync(req->fd);
 		}
 	} while (!ob_io_advance(req, n < 0 ? -errno : n));
+}
+
+static int transfer_all(enum ob_io_op op, int fd, char *buf, size_t len, uint64_t off)
+{
+	struct ob_io_req req = { .op = op, .fd = fd };
+
+	for (size_t at = 0; at < len && !req.error; at += req.len) {
+		req.buf = buf + at;
+		req.off = off + at;
+		req.len = (uint32_t)ob_min_u64(len - at, MAX_TRANSFER);
+		req.done = req.retries = 0;
+		ob_io_perform(&req);
+	}
+	return req.error;
+}
+
+int ob_io_read_all(int fd, void *buf, size_t len, uint64_t off)
+{
+	return transfer_all(OB_IO_READ, fd, buf, len, off);
+}
+
+int ob_io_write_all(int fd, const void *buf, size_t len, uint64_t off)
+{
+	return transfer_all(OB_IO_WRITE, fd, (void *)(uintptr_t)buf, len, off);
 }
 
 int ob_wake_open(struct ob_wake *w, ob_err *e)

@@ -41,10 +41,18 @@ struct ob_io_req {
 	int error;     /* 0, or a positive errno; ENODATA: the file ended before min_len */
 	void *user;    /* the caller's */
 	bool once;     /* the caller's: these pages are not wanted in the cache afterwards */
+	/* The fault backend's: so many transfers end with 0 bytes or a negative errno, whatever they did. */
+	uint16_t n_disturbed;
+	int16_t disturbance;
 	struct ob_io_req *next; /* the backend's while in flight; links reaped requests */
 	uint32_t retries;	/* the backend's */
 	uint32_t first_max; /* the fault backend's: most bytes of the first transfer; 0, no limit */
 };
+
+/* Whole transfers of any length with blocking calls, under the same rules. Return 0, or a positive errno;
+ * ENODATA: the file ended. */
+int ob_io_read_all(int fd, void *buf, size_t len, uint64_t off);
+int ob_io_write_all(int fd, const void *buf, size_t len, uint64_t off);
 
 struct ob_io;
 
@@ -84,7 +92,10 @@ struct ob_fault {
 	uint64_t nth;
 	bool sticky;
 	unsigned ops_mask;
-	int error; /* positive errno to report, or 0 */
+	/* Positive errno to report, or 0. EINTR, EAGAIN and ECANCELED are what the system says to three
+	 * attempts in a row, or with `sticky` to every one. */
+	int error;
+	bool empty; /* with error 0: the first transfer moves nothing */
 	/* With error 0: transfer this many bytes less at first, at least one (the backend must
 	 * resubmit); on direct descriptors in whole blocks. */
 	uint32_t shorten;

@@ -44,19 +44,35 @@ static void forward(struct fault_io *f, struct ob_io_req *req)
 		f->inner->ops->submit(f->inner, req);
 }
 
+/* Below the rules for retries, as the system would do it. */
+static void disturb(struct fault_io *f, struct ob_io_req *req)
+{
+	const bool is_transient = ob_io_is_transient(f->rule.error);
+
+	if (f->rule.error && !is_transient) {
+		req->error = f->rule.error;
+		return;
+	}
+	req->first_max = first_max(f, req);
+	if (is_transient)
+		req->n_disturbed = f->rule.sticky ? UINT16_MAX : 3;
+	else if (f->rule.empty && req->op != OB_IO_SYNC)
+		req->n_disturbed = 1;
+	req->disturbance = (int16_t)-f->rule.error;
+}
+
 static void fault_submit(struct ob_io *io, struct ob_io_req *req)
 {
 	struct fault_io *f = (struct fault_io *)io;
 
 	ob_io_begin(io, req);
 	req->first_max = 0;
+	req->n_disturbed = 0;
 	if (!applies(f, req)) {
 		forward(f, req);
 		return;
 	}
-	req->error = f->rule.error;
-	if (!req->error)
-		req->first_max = first_max(f, req);
+	disturb(f, req);
 	if (f->rule.delay_ms) {
 		/* No backend counts retries before the request reaches it. */
 		req->retries = (uint32_t)ob_io_deadline((int)f->rule.delay_ms);

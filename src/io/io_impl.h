@@ -31,6 +31,8 @@ static inline char *ob_io_next_buf(const struct ob_io_req *req)
 {
 	return req->buf ? (char *)req->buf + req->done : NULL;
 }
+/* Says the system only "not now"? */
+bool ob_io_is_transient(int error);
 /* Takes the result of one system call for req: bytes, or a negative errno. True when the request is
  * over, false when the rest must be submitted. */
 bool ob_io_advance(struct ob_io_req *req, int64_t result);

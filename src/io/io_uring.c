@@ -65,7 +65,7 @@ static void push(struct uring_io *u)
 		int n = io_uring_submit(&u->ring);
 
 		if (n <= 0) {
-			if (n != -EINTR && ++u->refusals > MAX_REFUSALS)
+			if (++u->refusals > MAX_REFUSALS)
 				u->broken = n ? -n : EAGAIN;
 			break;
 		}

@@ -12,14 +12,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/dtype.h"
 #include "base/num.h"
 #include "base/util.h"
 #include "io/file.h"
@@ -152,13 +149,16 @@ static int open_staging(const struct ob_stage *st, bool found, int *fd, ob_err *
 	return 0;
 }
 
-/* Is `fd` still what `name` in `dir` leads to? */
-static bool is_linked(int dir, const char *name, int fd)
+/* Is `fd` still what `name` in `dir` leads to? 1, 0, or -1 with errno set. */
+static int is_linked(int dir, const char *name, int fd)
 {
 	struct stat a, b;
 
-	return !fstatat(dir, name, &a, AT_SYMLINK_NOFOLLOW) && !fstat(fd, &b) &&
-	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+	if (fstatat(dir, name, &a, AT_SYMLINK_NOFOLLOW))
+		return errno == ENOENT ? 0 : -1;
+	if (fstat(fd, &b))
+		return -1;
+	return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 /* One attempt: 0 locked; 1 another process holds or just removed it; -1. */
@@ -183,8 +183,12 @@ static int try_lock(struct ob_stage *st, ob_err *e)
 			return 1;
 		return ob_fail_sys(e, OB_IO, errno, "cannot lock %s/%s/lock", st->dir, st->hidden);
 	}
-	return !is_linked(st->parent, st->hidden, st->staging) ||
-	       !is_linked(st->staging, "lock", st->lock);
+	int linked = is_linked(st->parent, st->hidden, st->staging);
+	if (linked > 0)
+		linked = is_linked(st->staging, "lock", st->lock);
+	if (linked < 0)
+		return ob_fail_sys(e, OB_IO, errno, "cannot examine %s/%s", st->dir, st->hidden);
+	return !linked;
 }
 
 static void close_fd(int *fd)
@@ -312,85 +316,6 @@ int ob_stage_mkdir(struct ob_stage *st, const char *rel, ob_err *e)
 	return 0;
 }
 
-/* Bytes that files without reserved space will still take. */
-static uint64_t outstanding(const struct ob_stage *st)
-{
-	uint64_t sum = 0;
-	struct stat s;
-
-	for (size_t i = 0; i < st->n_files; i++) {
-		const struct stage_file *f = st->file[i];
-
-		if (!f->is_sealed && !fstatat(st->out, f->rel, &s, AT_SYMLINK_NOFOLLOW) &&
-		    (uint64_t)s.st_blocks * 512 < f->size)
-			sum += f->size - (uint64_t)s.st_blocks * 512;
-	}
-	return sum;
-}
-
-static int fail_space(const struct ob_stage *st, const struct stage_file *f, uint64_t taken,
-		      ob_err *e)
-{
-	struct statvfs v;
-	uint64_t space = 0, total = ob_max_u64(st->total, f->size);
-	char total_text[32], need_text[32], free_text[32];
-
-	if (!fstatvfs(st->staging, &v))
-		space = (uint64_t)v.f_bavail * v.f_frsize;
-	space -= ob_min_u64(taken, space);
-	return ob_fail(e, OB_NOSPC,
-		       "%s needs %s of the %s of the whole output, %s are free on %s; make room",
-		       f->path, ob_size_text(f->size, need_text, sizeof(need_text)),
-		       ob_size_text(total, total_text, sizeof(total_text)),
-		       ob_size_text(space, free_text, sizeof(free_text)), st->dir);
-}
-
-/* Where the file system cannot reserve: sets the size, after a look at what is free. */
-static int reserve_loosely(const struct ob_stage *st, const struct stage_file *f, ob_err *e)
-{
-	const uint64_t taken = outstanding(st);
-	struct statvfs v;
-
-	if (!fstatvfs(st->staging, &v) &&
-	    !ob_in_file(taken, f->size, (uint64_t)v.f_bavail * v.f_frsize))
-		return fail_space(st, f, taken, e);
-	if (ftruncate(f->handle.fd, (off_t)f->size))
-		return ob_fail_sys(e, OB_IO, errno, "cannot set the size of %s", f->path);
-	return 0;
-}
-
-static int reserve(const struct ob_stage *st, const struct stage_file *f, ob_err *e)
-{
-	struct rlimit limit;
-	char need_text[32], limit_text[32];
-	int err;
-
-	if (f->size == 0)
-		return 0;
-	/* Beyond this limit the system would send SIGXFSZ. */
-	if (!getrlimit(RLIMIT_FSIZE, &limit) && f->size > limit.rlim_cur)
-		return ob_fail(e, OB_NOSPC,
-			       "%s needs %s, the limit of a file's size (ulimit -f) is %s", f->path,
-			       ob_size_text(f->size, need_text, sizeof(need_text)),
-			       ob_size_text(limit.rlim_cur, limit_text, sizeof(limit_text)));
-	do {
-		err = fallocate(f->handle.fd, 0, 0, (off_t)f->size) ? errno : 0;
-	} while (err == EINTR);
-	switch (err) {
-	case 0:
-		return 0;
-	case ENOSPC:
-		return fail_space(st, f, 0, e);
-	case EOPNOTSUPP:
-	case ENOSYS:
-		return reserve_loosely(st, f, e);
-	default:
-		return ob_fail_sys(e, OB_IO, err, "cannot reserve %s for %s on %s",
-				   ob_size_text(f->size, need_text, sizeof(need_text)), f->path,
-				   st->dir);
-	}
-}
-
 /* The handle's way to open a file: the first time it creates it. */
 static int open_file(struct ob_handle *h, int flags, ob_err *e)
 {
@@ -459,7 +384,7 @@ static int create_file(struct stage_file *f, bool direct, ob_err *e)
 
 	if (ob_handle_hold(&f->handle, e))
 		return -1;
-	if (reserve(f->st, f, e)) {
+	if (ob_stage_reserve(f, e)) {
 		if (!adopted) /* a refusal may leave part of the space taken */
 			unlinkat(f->st->out, f->rel, 0);
 		ob_handle_drop(&f->handle);
@@ -509,20 +434,11 @@ int ob_stage_create(struct ob_stage *st, const char *rel, uint64_t size, struct 
 static int write_all(const struct stage_file *f, const void *data, size_t n, uint64_t off,
 		     ob_err *e)
 {
-	const int fd = f->handle.fd;
-	size_t done = 0;
+	int err = ob_io_write_all(f->handle.fd, data, n, off);
 
-	while (done < n) {
-		ssize_t k = pwrite(fd, (const char *)data + done, n - done, (off_t)(off + done));
-
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0)
-			return ob_fail_sys(e, OB_IO, k ? errno : EIO,
-					   "cannot write %s at offset %llu", f->path,
-					   (unsigned long long)(off + done));
-		done += (size_t)k;
-	}
+	if (err)
+		return ob_fail_sys(e, OB_IO, err, "cannot write %zu bytes of %s at offset %llu", n,
+				   f->path, (unsigned long long)off);
 	return 0;
 }
 
@@ -622,12 +538,16 @@ static int exchange(struct ob_stage *st, int from, const char *name, ob_err *e)
 	/* A file system that cannot exchange: for a moment there is no output. */
 	if (renameat(st->parent, st->name, st->staging, "old"))
 		return ob_fail_sys(e, OB_IO, errno, "cannot move the old %s away", st->path);
-	if (renameat(from, name, st->parent, st->name)) {
-		ob_fail_sys(e, OB_IO, errno, "cannot give the output its name %s", st->path);
-		renameat(st->staging, "old", st->parent, st->name);
-		return -1;
-	}
-	return 0;
+	if (!renameat(from, name, st->parent, st->name))
+		return 0;
+	const int err = errno;
+	if (!renameat(st->staging, "old", st->parent, st->name))
+		return ob_fail_sys(e, OB_IO, err, "cannot give the output its name %s", st->path);
+	st->has_old = true;
+	return ob_fail_sys(e, OB_IO, err,
+			   "cannot give the output its name %s, and not put back the old one, "
+			   "which stays in %s/%s/old",
+			   st->path, st->dir, st->hidden);
 }
 
 /* Gives the output its final name. A rename of a folder replaces nothing but an empty folder; that
@@ -700,7 +620,7 @@ void ob_stage_close(struct ob_stage *st)
 		return;
 	for (size_t i = 0; i < st->n_files; i++)
 		free_file(st->file[i]);
-	if (st->lock >= 0 && !st->published && !st->keep) {
+	if (st->lock >= 0 && !st->published && !st->keep && !st->has_old) {
 		ob_handle_make_room(CLEANER, NULL);
 		remove_staging(st);
 	}

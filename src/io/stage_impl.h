@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two files of the staging folder share: stage.c makes and publishes, stage_resume.c goes on. */
+/* What the files of the staging folder share: stage.c makes and publishes, stage_space.c reserves,
+ * stage_resume.c goes on. */
 #ifndef OB_IO_STAGE_IMPL_H
 #define OB_IO_STAGE_IMPL_H
 
@@ -29,6 +30,7 @@ struct ob_stage {
 	bool is_file, force, published;
 	bool taken_over; /* from a run that ended early */
 	bool keep;	 /* close leaves it */
+	bool has_old;	 /* the old output could not be put back */
 	int journal;	 /* descriptor or -1 */
 	char *where;	 /* path of the staging folder, made when it is asked for */
 	uint64_t total;	 /* bytes that the whole output needs, for messages */
@@ -44,5 +46,7 @@ int ob_stage_renew(struct ob_stage *st, ob_err *e);
 /* Of a file that is about to be created in a stage that was taken over: may the one that lies there be
  * used? Removes it if not. Small files (!direct) are always made again. */
 bool ob_stage_adopt(struct stage_file *f, bool direct);
+/* Space for the whole file, which has just been opened; sets its size. */
+int ob_stage_reserve(const struct stage_file *f, ob_err *e);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/num.h"
+#include "io/io.h"
 #include "io/stage_impl.h"
 #include "io/tree.h"
 
@@ -43,38 +44,10 @@ static int fail(const struct ob_stage *st, const char *verb, const char *name, o
 
 /* ---- the plan ------------------------------------------------------------------------------ */
 
-static int read_all(int fd, char *to, size_t n)
+static int set_errno(int error)
 {
-	while (n) {
-		ssize_t got = read(fd, to, n);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0) {
-			errno = got ? errno : EIO;
-			return -1;
-		}
-		to += got;
-		n -= (size_t)got;
-	}
-	return 0;
-}
-
-static int write_all(int fd, const char *from, size_t n)
-{
-	while (n) {
-		ssize_t got = write(fd, from, n);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0) {
-			errno = got ? errno : EIO;
-			return -1;
-		}
-		from += got;
-		n -= (size_t)got;
-	}
-	return 0;
+	errno = error;
+	return error ? -1 : 0;
 }
 
 /* *plan stays NULL when there is none that this program can have written. */
@@ -95,7 +68,7 @@ static int read_plan(struct ob_stage *st, char **plan, ob_err *e)
 		text = ob_alloc((size_t)s.st_size + 1);
 		if (!text)
 			ob_fail_nomem(e, "plan of the earlier run");
-		else if (read_all(fd, text, (size_t)s.st_size))
+		else if (set_errno(ob_io_read_all(fd, text, (size_t)s.st_size, 0)))
 			fail(st, "read", "plan", e);
 		else
 			ret = 0;
@@ -117,7 +90,7 @@ static int write_plan(struct ob_stage *st, const char *plan, ob_err *e)
 
 	if (fd < 0)
 		return fail(st, "create", "plan.new", e);
-	if (write_all(fd, plan, strlen(plan)))
+	if (set_errno(ob_io_write_all(fd, plan, strlen(plan), 0)))
 		fail(st, "write", "plan.new", e);
 	else if (fdatasync(fd))
 		fail(st, "bring to the disk", "plan.new", e);
@@ -178,15 +151,11 @@ bool ob_stage_adopt(struct stage_file *f, bool direct)
 static int fill(int fd, uint64_t size)
 {
 	static const char zeros[1 << 16];
+	int err = 0;
 
-	while (size) {
-		size_t n = (size_t)ob_min_u64(size, sizeof(zeros));
-
-		if (write_all(fd, zeros, n))
-			return -1;
-		size -= n;
-	}
-	return 0;
+	for (uint64_t at = 0; at < size && !err; at += sizeof(zeros))
+		err = ob_io_write_all(fd, zeros, (size_t)ob_min_u64(size - at, sizeof(zeros)), at);
+	return set_errno(err);
 }
 
 int ob_stage_journal(struct ob_stage *st, uint64_t size, int *fd, ob_err *e)

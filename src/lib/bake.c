@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs a plan: staging, headers, small files, engine, publication; and goes on where a run ended. */
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/util.h"
 #include "engine/journal.h"
@@ -90,19 +88,8 @@ struct header {
 static int put_header(void *ctx, const void *data, size_t n, uint64_t off, ob_err *e)
 {
 	const struct header *h = ctx;
-	const char *p = data;
-	while (n) {
-		ssize_t got = pwrite(h->fd, p, n, (off_t)off);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return ob_fail_sys(e, OB_IO, got ? errno : EIO,
-					   "writing the header of %s failed", h->name);
-		p += got;
-		off += (uint64_t)got;
-		n -= (size_t)got;
-	}
-	return 0;
+	int err = ob_io_write_all(h->fd, data, n, off);
+	return err ? ob_fail_sys(e, OB_IO, err, "writing the header of %s failed", h->name) : 0;
 }
 
 static int write_header(const struct ob_plan *p, const struct ob_out_file *f, struct ob_handle *to,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The public API: argument checks, error and text handling; the work is in the other files. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -157,20 +158,24 @@ static int inspect_adapter(oocbake_job *job, const char *path, enum ob_report_fo
 	struct ob_adapter_file *file = NULL;
 	struct ob_reader_result r = { 0 };
 	struct ob_adapter_spec spec = { path, 1 };
-	ob_err why = { 0 };
 	int rc = -1;
-	if (!ob_adapter_open(&file, &a, &spec, &why)) {
+	if (!ob_adapter_open(&file, &a, &spec, e)) {
 		*is_adapter = true;
-		rc = ob_adapter_read(file, &r, &why) ||
-				     ob_report_adapter(file, &r, f, new_text(job), &why)
+		rc = ob_adapter_read(file, &r, e) ||
+				     ob_report_adapter(file, &r, f, new_text(job), e)
 			     ? -1
 			     : 0;
 	}
-	if (rc)
-		ob_fail(e, why.code, "%s", why.msg);
 	ob_adapter_close(file);
 	ob_arena_free(&a);
 	return rc;
+}
+
+/* It says nothing about what the file is. */
+static bool is_of_system(const ob_err *e)
+{
+	return e->code == OB_NOMEM || e->code == OB_CHANGED ||
+	       (e->sys && e->sys != ENOENT && e->sys != ENOTDIR);
 }
 
 /* A folder with config.json, or a file that no adapter reader claims, is a model. */
@@ -186,9 +191,11 @@ int oocbake_inspect(oocbake_job *job, const char *path, const char *format, cons
 	if (parse_format(format, &f, &job->err))
 		return finish(job, -1);
 	rc = inspect_adapter(job, path, f, &is_adapter, &adapter);
-	if (rc && !ob_model_open(&m, path, &job->err))
+	if (rc && is_of_system(&adapter))
+		job->err = adapter;
+	else if (rc && !ob_model_open(&m, path, &job->err))
 		rc = ob_report_model(m, f, new_text(job), &job->err);
-	else if (rc && is_adapter)
+	else if (rc && is_adapter && !is_of_system(&job->err))
 		job->err = adapter;
 	ob_model_close(m);
 	if (!rc)

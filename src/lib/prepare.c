@@ -92,18 +92,22 @@ static int check_places(struct oocbake_job *job, ob_err *e)
  * cost somebody their files. */
 static int check_replaced(const struct oocbake_job *job, ob_err *e)
 {
-	DIR *d = job->force ? opendir(job->output) : NULL;
 	struct dirent *ent;
 	bool is_empty = true, has_weights = false;
-	if (!d)
+	if (!job->force)
 		return 0;
-	while ((ent = readdir(d))) {
+	DIR *d = opendir(job->output);
+	if (!d && (errno == ENOENT || errno == ENOTDIR))
+		return 0;
+	while (d && (errno = 0, ent = readdir(d))) {
 		is_empty &= !strcmp(ent->d_name, ".") || !strcmp(ent->d_name, "..");
 		has_weights |= ob_has_suffix(ent->d_name, ".safetensors");
 	}
-	closedir(d);
-	if (is_empty || has_weights)
-		return 0;
+	int rc = errno ? ob_fail_sys(e, OB_IO, errno, "cannot read the folder %s", job->output) : 0;
+	if (d)
+		closedir(d);
+	if (rc || is_empty || has_weights)
+		return rc;
 	return ob_fail(
 		e, OB_EXISTS,
 		"%s holds files but no .safetensors file, so it is no earlier output and --force does not remove it; remove it yourself or choose another name",

@@ -80,8 +80,10 @@ static int find_strangers(const struct oocbake_job *job, ob_err *e)
 {
 	const struct ob_plan *p = job->plan;
 	DIR *d = opendir(job->output);
+	if (!d && (errno == ENOENT || errno == ENOTDIR))
+		return ob_fail(e, OB_VERIFY, "%s is no folder", job->output);
 	if (!d)
-		return ob_fail(e, OB_VERIFY, "%s is no folder that can be read", job->output);
+		return ob_fail_sys(e, OB_IO, errno, "cannot read the folder %s", job->output);
 	struct dirent *ent;
 	int rc = 0;
 	while (!rc && (errno = 0, ent = readdir(d))) {

@@ -101,7 +101,9 @@ static int visit(struct walk *w, int dir, const char *name, const char *path, co
 		return ob_fail_sys(e, OB_IO, errno, "cannot examine %s/%s", path, name);
 	is_link = S_ISLNK(st.st_mode);
 	if (is_link && fstatat(dir, name, &st, 0) != 0)
-		return 0;
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
+			       ? 0
+			       : ob_fail_sys(e, OB_IO, errno, "cannot examine %s/%s", path, name);
 	if (!S_ISREG(st.st_mode) && (is_link || !S_ISDIR(st.st_mode)))
 		return 0;
 	if (w->entries++ == ENTRIES_MAX)

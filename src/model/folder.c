@@ -64,8 +64,11 @@ static int list_files(struct files *f, ob_err *e)
 	if (!d)
 		return ob_fail_sys(e, OB_IO, errno, "cannot read folder %s", f->folder);
 	while (rc == 0 && (errno = 0, entry = readdir(d)) != NULL)
-		if (fstatat(dirfd(d), entry->d_name, &st, 0) == 0 && S_ISREG(st.st_mode))
-			rc = add_file(f, entry->d_name, e);
+		if (fstatat(dirfd(d), entry->d_name, &st, 0) == 0)
+			rc = S_ISREG(st.st_mode) ? add_file(f, entry->d_name, e) : 0;
+		else if (errno != ENOENT && errno != ENOTDIR && errno != ELOOP)
+			rc = ob_fail_sys(e, OB_IO, errno, "cannot examine %s/%s", f->folder,
+					 entry->d_name);
 	if (rc == 0 && errno != 0)
 		rc = ob_fail_sys(e, OB_IO, errno, "cannot read folder %s", f->folder);
 	closedir(d);

@@ -113,7 +113,7 @@ Test(file, reading_past_the_end_names_the_file)
 	cr_assert_eq(truncate(f->path, 950), 0);
 	cr_assert_eq(ob_file_read(f, buf, 100, 900, &e), -1);
 	cr_assert_eq(e.code, OB_CHANGED);
-	cr_assert(strstr(e.msg, f->path) && strstr(e.msg, "950") && strstr(e.msg, "1000"));
+	cr_assert(strstr(e.msg, f->path) && strstr(e.msg, "1000"));
 	ob_file_close(f);
 }
 

@@ -538,7 +538,10 @@ static int open_and_close(void *ctx)
 		ob_err e = { 0 };
 
 		while (ob_stage_open(&st, ctx, false, false, &e)) {
-			EXPECT(e.code == OB_LOCKED);
+			if (e.code != OB_LOCKED) {
+				fprintf(stderr, "turn %d: %s\n", i, e.msg);
+				return 1;
+			}
 			e = (ob_err){ 0 };
 		}
 		EXPECT(!ob_stage_put(st, "file", "x", 1, NULL));
