@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs that are killed at every I/O operation, or lose power there, and are resumed: the output is that
- * of a run that nobody disturbed, and what the journal vouched for was there. With OOCBAKE_SOAK set all
- * scenarios in both ways, else a part of them.
+ * Runs that are killed at every I/O operation, or lose power there, or are killed at another system call,
+ * and are resumed: the output is that of a run that nobody disturbed, and what the journal vouched for was
+ * there. With OOCBAKE_SOAK set all scenarios in all ways, else a part of them.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../support/calls.h"
 #include "../support/check.h"
 #include "../support/crash.h"
 #include "../support/toy.h"
@@ -21,7 +22,7 @@
 
 static char dir[256];
 static bool soaks;
-static unsigned kills, resumes_with_work, double_kills;
+static unsigned kills, resumes_with_work, double_kills, kills_at_calls;
 
 static const struct scenario {
 	const char *name;
@@ -130,6 +131,52 @@ static void sweep(const struct scenario *s, bool power)
 	}
 }
 
+/* Returns whether it died. */
+static bool die_at_call(const struct scenario *s, uint64_t nth, const char *what)
+{
+	struct crash none = { 0 };
+	struct calls rule = { .nth = nth, .n = 1, .kills = true };
+	int status;
+	pid_t pid = fork();
+
+	CHECK(pid >= 0, "fork");
+	if (!pid) {
+		oocbake_job *job = job_for(s, false, &none);
+
+		calls_rule(&rule);
+		_exit(oocbake_run(job, NULL, NULL) ? 9 : 0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid, "wait");
+	CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : status == 0, "%s: status %x",
+	      what, (unsigned)status);
+	kills_at_calls += WIFSIGNALED(status);
+	return WIFSIGNALED(status);
+}
+
+/* Between folders, locks, plans, renames: all states that a run can leave, the last of them a published
+ * output with a lock beside it that the next run to this place removes. */
+static void sweep_calls(const struct scenario *s, unsigned step)
+{
+	uint64_t good = finish(s, false, NULL, s->name);
+	char what[96];
+
+	for (uint64_t k = 1;; k += step) {
+		snprintf(what, sizeof(what), "%s, killed at call %llu", s->name,
+			 (unsigned long long)k);
+		if (!die_at_call(s, k, what))
+			break;
+		if (toy_hash(in_dir("out/out"))) {
+			toy_remove(in_dir("out/.out.oocbake"));
+			CHECK(toy_hash(in_dir("out")) == good, "%s: half an output", what);
+			toy_remove(in_dir("out/out"));
+		} else {
+			CHECK(finish(s, true, NULL, what) == good, "%s: the output is another",
+			      what);
+		}
+	}
+	toy_remove(in_dir("out/out"));
+}
+
 int main(void)
 {
 	double start = ob_now();
@@ -147,8 +194,12 @@ int main(void)
 				sweep(&scenarios[i], power);
 	CHECK(resumes_with_work > kills / 4, "only %u of %u resumed runs found anything",
 	      resumes_with_work, kills);
+	for (size_t i = 0; i < sizeof(scenarios) / sizeof(*scenarios); i++)
+		if (soaks || i == 0)
+			sweep_calls(&scenarios[i], soaks ? 1 : 5);
 	toy_remove(dir);
-	printf("%u kills, %u of them while resuming; %u resumed runs went on from something; %.1f s\n",
-	       kills, double_kills, resumes_with_work, ob_now() - start);
+	printf("%u kills at operations, %u of them while resuming, %u at system calls; %u resumed runs "
+	       "went on from something; %.1f s\n",
+	       kills, double_kills, kills_at_calls, resumes_with_work, ob_now() - start);
 	return 0;
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Bakes that are killed at random moments, or lose their disk, and are resumed: always the same bytes.
+"""Bakes that are killed at random moments, fail at random points, or lose their disk, and are resumed: always the same bytes.
 
-Takes minutes to hours; `./bootstrap soak [SIZE [KILLS]]` runs it on a fresh build. The power losses need root, loop
+Takes minutes to hours; `./bootstrap soak [SIZE [KILLS [FAULTS]]]` runs it on a fresh build. The power losses need root, loop
 devices and mkfs.ext4, and are left out, with a line that says so, where these are missing."""
 import argparse
+import errno
 import fcntl
 import os
 import random
@@ -18,6 +19,13 @@ import time
 
 BACKENDS = ["uring", "threads", "sync"]
 EXT4_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
+
+# Name, errno, bytes less, how many in a row when it is not to last.
+NOTHING = 0xffffffff
+FAULTS = [(name, getattr(errno, name), 0, 1) for name in ["EIO", "ENOSPC", "EDQUOT", "EROFS"]]
+FAULTS += [(name, getattr(errno, name), 0, 3) for name in ["EINTR", "EAGAIN", "ECANCELED"]]
+FAULTS += [("one byte less", 0, 1, 1), ("half", 0, 2 << 20, 1), ("nothing", 0, NOTHING, 1)]
+FOR_EVER = 1 << 62
 
 
 def sha1(path):
@@ -42,7 +50,7 @@ class Soak:
 
     def bake(self, out, *more):
         begin = time.monotonic()
-        done = subprocess.run(self.command(out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(self.command(out, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return done, time.monotonic() - begin
 
     def killed(self, out, delay, sig, *more):
@@ -69,12 +77,36 @@ class Soak:
         shutil.rmtree(os.path.join(os.path.dirname(out), ".out.oocbake"), ignore_errors=True)
         return resumed
 
-    def kills(self, place, n):
-        out = f"{place}/out"
+    def undisturbed(self, out):
+        """Hashes, seconds, and how many there are of what can fail."""
         done, seconds = self.bake(out)
         assert done.returncode == 0, done.stderr.decode()
+        words = done.stdout.decode().split()
         good = tree(out)
         shutil.rmtree(out)
+        return good, seconds, dict(zip(words[::2], map(int, words[1::2])))
+
+    def faults(self, out, n, good, counts):
+        failed = survived = resumed = 0
+        for i in range(n):
+            what = self.random.choice(["operation", "operation", "call", "call", "allocation"])
+            name, error, less, row = self.random.choice(FAULTS) if what != "allocation" else ("no memory", 0, 0, 1)
+            nth, lasts = self.random.randint(1, counts[what]), self.random.random() < 0.5
+            done, _ = self.bake(out, f"fault={what}:{nth}:{FOR_EVER if lasts else row}:{error}:{less}", f"io={BACKENDS[i % 3]}")
+            said = done.stderr.decode()
+            it = f"fault {i}, {what} {nth}{' and all after it' if lasts else ''}: {name}: {said}"
+            assert done.returncode in (0, 1), it
+            if done.returncode:
+                assert said.strip(), it
+                failed += 1
+                assert not os.path.exists(out) or "is complete" in said, it
+            else:
+                survived += 1
+            resumed += self.finish(out, good, it)
+        print(f"{n} faults, {failed} ended the run and {survived} did not; {resumed} runs went on from something; all the same bytes",
+              flush=True)
+
+    def kills(self, out, n, good, seconds):
         kills = late = resumed = 0
         for i in range(n):
             # One in five in the last twentieth of the run and a little beyond.
@@ -89,8 +121,7 @@ class Soak:
                 hit = self.killed(out, self.random.uniform(0, 1) * seconds, signal.SIGKILL, "resume", *backend)
                 kills += hit
             resumed += self.finish(out, good, what)
-        print(f"{kills} kills, {late} in the last twentieth; {resumed} runs went on from something; all the same bytes")
-        return good, seconds
+        print(f"{kills} kills, {late} in the last twentieth; {resumed} runs went on from something; all the same bytes", flush=True)
 
     def power_losses(self, place, n, good, seconds):
         """On an ext4 of its own, which is shut down without its log."""
@@ -129,14 +160,20 @@ def main():
     parser.add_argument("--mkmodel", default="build/benchmarks/mkmodel")
     parser.add_argument("--size", default="1GB")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--faults", type=int, default=2000)
     parser.add_argument("--losses", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dir", default=".")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="oocbake-soak-", dir=".") as place:
+    with tempfile.TemporaryDirectory(prefix="oocbake-soak-", dir=args.dir) as place:
         place = os.path.abspath(place)
         soak = Soak(args, place)
-        good, seconds = soak.kills(place, args.kills)
+        inputs = [tree(f"{soak.inputs}/{name}") for name in ["model", "lora"]]
+        good, seconds, counts = soak.undisturbed(f"{place}/out")
+        soak.kills(f"{place}/out", args.kills, good, seconds)
         soak.power_losses(place, args.losses, good, seconds)
+        soak.faults(f"{place}/out", args.faults, good, counts)
+        assert inputs == [tree(f"{soak.inputs}/{name}") for name in ["model", "lora"]], "an input changed"
 
 
 if __name__ == "__main__":
