@@ -49,8 +49,9 @@ int ob_stage_commit(struct ob_stage *st, const char *plan, ob_err *e);
 bool ob_stage_keep(struct ob_stage *st, bool keep);
 /* Its path, for messages. NULL when there is no memory. */
 const char *ob_stage_where(struct ob_stage *st);
-/* What the whole output takes, for the message when there is no room. */
-void ob_stage_need(struct ob_stage *st, uint64_t total);
+/* Says what the whole output takes, before its first file. OB_NOSPC when there can be no room: a
+ * reservation that fails in the end would have taken the space of others meanwhile. */
+int ob_stage_need(struct ob_stage *st, uint64_t total, ob_err *e);
 /* Brings all files to the disk and lets their pages go, so that what is read next comes from there. */
 int ob_stage_flush(struct ob_stage *st, ob_err *e);
 

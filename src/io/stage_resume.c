@@ -20,11 +20,6 @@ bool ob_stage_keep(struct ob_stage *st, bool keep)
 	return st->keep;
 }
 
-void ob_stage_need(struct ob_stage *st, uint64_t total)
-{
-	st->total = total;
-}
-
 const char *ob_stage_where(struct ob_stage *st)
 {
 	size_t n = strlen(st->dir) + strlen(st->hidden) + 2;

@@ -216,8 +216,8 @@ static int fill_stage(struct bake *b, ob_err *e)
 	const struct ob_plan *p = b->job->plan;
 	for (size_t i = 0; i < p->n_files; i++)
 		b->size += p->file[i].size;
-	ob_stage_need(b->st, b->size);
-	if (create_files(b->job, b->st, b->target, e) || put_small_files(b->job, b->st, e))
+	if (ob_stage_need(b->st, b->size, e) || create_files(b->job, b->st, b->target, e) ||
+	    put_small_files(b->job, b->st, e))
 		return -1;
 	return ob_stage_commit(b->st, b->facts.data, e);
 }

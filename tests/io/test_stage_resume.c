@@ -231,9 +231,34 @@ Test(stage_resume, the_need_is_that_of_all)
 	ob_err e = { 0 };
 
 	cr_assert_eq(ob_stage_open(&st, in_scratch("out"), false, false, &e), 0, "%s", e.msg);
-	ob_stage_need(st, 1ull << 60);
+	cr_assert_eq(ob_stage_need(st, 1ull << 60, &e), -1);
+	cr_assert_eq(e.code, OB_NOSPC, "%s", e.msg);
+	cr_assert(strstr(e.msg, "out needs 1.0 EiB"), "%s", e.msg);
+	e = (ob_err){ 0 };
 	cr_assert_eq(ob_stage_create(st, "weights", 1ull << 43, &h, &e), -1);
 	cr_assert_eq(e.code, OB_NOSPC, "%s", e.msg);
 	cr_assert(strstr(e.msg, "weights needs") && strstr(e.msg, "whole output"), "%s", e.msg);
 	ob_stage_close(st);
+}
+
+/* A system that fills the disk before it says no would take the space of everybody else. */
+static int refuse_at_once(void *ctx)
+{
+	struct ob_stage *st;
+	struct ob_handle *h;
+	ob_err e = { 0 };
+
+	(void)ctx;
+	if (ob_stage_open(&st, in_scratch("out"), false, false, &e))
+		return 1;
+	trap(SYS_fallocate, -1, SECCOMP_RET_KILL_PROCESS);
+	if (!ob_stage_create(st, "weights", 1ull << 43, &h, &e) || e.code != OB_NOSPC)
+		return 1;
+	ob_stage_close(st);
+	return 0;
+}
+
+Test(stage_resume, what_cannot_fit_takes_nothing)
+{
+	cr_assert_eq(in_child(refuse_at_once, NULL), 0);
 }
