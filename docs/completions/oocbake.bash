@@ -18,7 +18,7 @@ _oocbake()
 	case $prev in
 	--layout) words='auto hf mlx' ;;
 	--dtype) words='auto f32 f16 bf16' ;;
-	--quant) words='keep none mlx:4 mlx:8' ;;
+	--quant) words='keep none mlx:4 mlx:8 bnb-nf4 bnb-nf4,nested bnb-fp4 bnb-int8' ;;
 	-q | --bits) words='2 3 4 5 6 8' ;;
 	--q-group-size) words='32 64 128' ;;
 	--io) words='auto uring threads sync' ;;

@@ -16,7 +16,7 @@ complete -c oocbake -n $job -s m -l model -r -d Model
 complete -c oocbake -n $job -s l -l lora -r -d 'Adapter, PATH or PATH:SCALE'
 complete -c oocbake -n $job -l layout -x -a 'auto hf mlx' -d 'Layout of the output folder'
 complete -c oocbake -n $job -l dtype -x -a 'auto f32 f16 bf16' -d 'Float type of what is not quantized'
-complete -c oocbake -n $job -l quant -x -a 'keep none mlx:4 mlx:8' -d 'Number format of the weights'
+complete -c oocbake -n $job -l quant -x -a 'keep none mlx:4 mlx:8 bnb-nf4 bnb-nf4,nested bnb-fp4 bnb-int8' -d 'Number format of the weights'
 complete -c oocbake -n $job -s q -l bits -x -a '2 3 4 5 6 8' -d 'MLX quantization, bits'
 complete -c oocbake -n $job -l q-group-size -x -a '32 64 128' -d 'Group size for -q'
 complete -c oocbake -n $job -l tensor-type -x -d 'Format of matching tensors, REGEX=SCHEME'

@@ -170,7 +170,9 @@ void ob_adapter_close(struct ob_adapter_file *f)
 	if (!f)
 		return;
 	ob_file_close(f->file);
+	ob_file_close(f->list.unpacked);
 	ob_json_free(f->config);
 	f->file = NULL;
+	f->list.unpacked = NULL;
 	f->config = NULL;
 }

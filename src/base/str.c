@@ -103,6 +103,15 @@ bool ob_has_suffix(const char *s, const char *suffix)
 	return n >= m && memcmp(s + n - m, suffix, m) == 0;
 }
 
+size_t ob_trimmed(const void *s, size_t n)
+{
+	const char *p = s;
+
+	while (n && p[n - 1] == ' ')
+		n--;
+	return n;
+}
+
 locale_t ob_c_locale(void)
 {
 	return newlocale(LC_ALL_MASK, "C", (locale_t)0);

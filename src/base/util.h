@@ -53,6 +53,7 @@ size_t ob_utf8_next(const char *s, size_t n, uint32_t *cp);
 char *ob_printable(const char *s, char *buf, size_t size);
 bool ob_has_suffix(const char *s, const char *suffix);
 bool ob_has_prefix(const char *s, const char *prefix);
+size_t ob_trimmed(const void *s, size_t n); /* its length without spaces at its end */
 /* What files are written and read in, whatever the program around this library has set. */
 locale_t ob_c_locale(void);
 double ob_strtod(const char *s); /* strtod in that locale */

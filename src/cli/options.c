@@ -23,7 +23,7 @@ struct option_row {
 
 static const struct option_row rows[] = {
 	{ "model", 'm', "MODEL", 0, WORK,
-	  "a Hugging Face or MLX folder, one .safetensors file, or\norg/name found in the local Hugging Face cache" },
+	  "a Hugging Face or MLX folder, one weight file, or\norg/name found in the local Hugging Face cache" },
 	{ "lora", 'l', "PATH[:SCALE]", 0, WORK,
 	  "an adapter folder or file, repeatable; applied in order" },
 	{ "output", 'o', "OUT", 0, CMD_BAKE | CMD_PLAN, "a folder, or one .safetensors file" },

@@ -23,7 +23,11 @@
 
 #define OB_MAX_PARTS 8	 /* parts of one tensor in any format */
 #define OB_MAX_RANGES 10 /* byte ranges of one part in one tile (distant rows packed together) */
-#define OB_MAX_STATS 8	 /* doubles of statistics of a two-pass format */
+
+/* The engine computes on this much at a time; a format whose granularity is coarser does not accept
+ * the tensor. */
+#define OB_UNIT_ROWS 256u
+#define OB_UNIT_ELEMS (256u * 1024u)
 
 struct ob_codec;
 
@@ -42,12 +46,17 @@ struct ob_part {
 	/* ".scales" is appended to the module path: the logical name without ".weight" at its end.
 	 * NULL: the logical name itself. */
 	const char *suffix;
+	bool on_name; /* suffix is appended to the logical name as it is */
 	enum ob_dtype dtype;
 	struct ob_shape shape;
 	uint64_t len; /* bytes */
 	/* Not cut by tiles (code book, global scale, a state in JSON): its range in every tile
-	 * is all of it, every decode sees it, and every encode leaves the same bytes in it. */
+	 * is all of it, every decode sees it, and encode of a tile's first strip fills it, with the
+	 * same bytes in every tile. */
 	bool whole;
+	/* A whole part that is a text whose length depends on values: len is the most it can be,
+	 * encode pads it with spaces, and what is stored is the text without them. */
+	bool padded;
 };
 struct ob_parts {
 	struct ob_part part[OB_MAX_PARTS];
@@ -81,6 +90,9 @@ struct ob_lookup {
 	const struct ob_jv *config; /* config.json, or NULL */
 	struct ob_arena *arena;	    /* for shapes */
 };
+
+/* What a tensor is in the architecture, as far as formats treat it differently. */
+enum ob_use { OB_USE_OTHER, OB_USE_EMBEDDING, OB_USE_HEAD };
 
 struct ob_recognised {
 	const char *name; /* logical name: "model.norm.weight" */
@@ -144,12 +156,23 @@ struct ob_codec {
 	/* Floats of scratch for decode or encode of n elements. */
 	size_t (*scratch_floats)(const struct ob_encoding *enc, size_t n);
 
-	/* Two-pass formats (a scale over the whole tensor): doubles of statistics, 0 for the
-	 * others. The first pass calls measure on every strip into the tile's own copy (zeroed
-	 * before); reduce folds the tiles' copies in tile order into `total`. */
-	unsigned n_stats;
-	void (*measure)(const struct ob_encoding *enc, const float *src, size_t n, double *stats);
-	void (*reduce)(double *total, const double *stats);
+	/*
+	 * Two-pass formats, whose output depends on the whole tensor: doubles of statistics for the
+	 * elements `at`, a tile or the tensor; 0: one pass is enough. NULL: always.
+	 * The first pass calls measure on every strip into the tile's own copy (zeroed before; src
+	 * may be changed; scratch as for encode); reduce folds the tiles' copies in tile order into
+	 * that of the tensor (zeroed before).
+	 */
+	size_t (*n_stats)(const struct ob_encoding *enc, const struct ob_shape *shape,
+			  struct ob_elems at);
+	void (*measure)(const struct ob_encoding *enc, const struct ob_shape *shape,
+			struct ob_elems tile, struct ob_elems at, float *src, float *scratch,
+			double *stats);
+	void (*reduce)(const struct ob_encoding *enc, const struct ob_shape *shape, double *total,
+		       struct ob_elems tile, const double *stats);
+
+	/* Magnitude bits from which on a float32 cannot be stored. NULL: the carrier's. */
+	uint32_t (*overflow_bits)(const struct ob_encoding *enc);
 
 	/* Configuration: JSON text of the block that loaders want for a model in this format,
 	 * and under which key(s) of config.json (NULL-ended). NULL where a format needs none. */
@@ -160,11 +183,19 @@ struct ob_codec {
 	 * when none is needed. */
 	int (*config_override)(const struct ob_encoding *model, const struct ob_encoding *enc,
 			       struct ob_text *out, ob_err *e);
+	/* A member of the block that lists the linear layers left in float, by path; NULL: none. */
+	const char *skip_key;
+	/* What config.json says where that is not what the tensors are, as one clause in buf; NULL
+	 * when they agree. enc NULL: the tensors are all float. The tensors decide. */
+	const char *(*config_differs)(const struct ob_encoding *enc, const struct ob_jv *config,
+				      char *buf, size_t size);
 	/* Is this tensor one that the format's own tools quantize by default? NULL as parse is. */
 	bool (*default_target)(const struct ob_encoding *enc, const char *name,
-			       const struct ob_shape *shape, const struct ob_jv *config);
+			       const struct ob_shape *shape, enum ob_use use,
+			       const struct ob_jv *config);
 	/* safetensors "format" value of the tools that read it: "pt" or "mlx"; NULL: any. */
 	const char *meta_format;
+	bool turns_conv1d; /* its tools transpose transformers' Conv1D before they quantize it */
 };
 
 /* NULL-ended, in order of recognition: float and raw come last. */
@@ -174,6 +205,7 @@ extern const struct ob_codec ob_codec_float;
 /* Any type; copy only. */
 extern const struct ob_codec ob_codec_raw;
 extern const struct ob_codec ob_codec_mlx;
+extern const struct ob_codec ob_codec_bnb, ob_codec_bnb_int8;
 
 /* --quant SCHEME. OB_USAGE naming the schemes when unknown. */
 int ob_encoding_parse(struct ob_encoding *enc, const char *scheme, ob_err *e);
@@ -183,6 +215,11 @@ const char *ob_scheme_options(const char *scheme, const char *name);
 /* Logical row length and number of rows. */
 void ob_codec_rows(const struct ob_encoding *enc, const struct ob_shape *shape, uint64_t *rows,
 		   uint64_t *cols);
+/* n_stats, for any format. */
+size_t ob_codec_stats(const struct ob_encoding *enc, const struct ob_shape *shape,
+		      struct ob_elems at);
+/* overflow_bits, for any format. */
+uint32_t ob_codec_overflow_bits(const struct ob_encoding *enc);
 /* Sum of the parts' bytes. */
 uint64_t ob_parts_bytes(const struct ob_parts *p);
 

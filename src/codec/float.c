@@ -156,9 +156,10 @@ static size_t scratch_floats(const struct ob_encoding *enc, size_t n)
 }
 
 static bool default_target(const struct ob_encoding *enc, const char *name,
-			   const struct ob_shape *shape, const struct ob_jv *config)
+			   const struct ob_shape *shape, enum ob_use use,
+			   const struct ob_jv *config)
 {
-	(void)enc, (void)name, (void)shape, (void)config;
+	(void)enc, (void)name, (void)shape, (void)use, (void)config;
 	return true;
 }
 

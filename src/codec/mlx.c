@@ -331,13 +331,14 @@ static bool accepts(const struct ob_encoding *enc, const struct ob_shape *shape,
 /* mlx_lm.convert quantizes what has a quantized counterpart in mlx.nn: linear layers, embeddings,
  * the head, and the stacked linear layers of experts and of latent attention. */
 static bool default_target(const struct ob_encoding *enc, const char *name,
-			   const struct ob_shape *shape, const struct ob_jv *config)
+			   const struct ob_shape *shape, enum ob_use use,
+			   const struct ob_jv *config)
 {
 	static const char *const stacked[] = { ".switch_mlp.", ".switch_glu.", ".experts.",
 					       ".embed_q.", ".unembed_out." };
 	size_t end, begin;
 
-	(void)enc;
+	(void)enc, (void)use;
 	if (!ob_has_suffix(name, ".weight"))
 		return false;
 	if (shape->rank == 3) {

@@ -4,12 +4,10 @@
 #include <strings.h>
 
 #include "codec/codec.h"
+#include "kernels/kernels.h"
 
 const struct ob_codec *const ob_codecs[] = {
-	&ob_codec_mlx,
-	&ob_codec_float,
-	&ob_codec_raw,
-	NULL,
+	&ob_codec_mlx, &ob_codec_bnb, &ob_codec_bnb_int8, &ob_codec_float, &ob_codec_raw, NULL,
 };
 
 bool ob_encoding_equal(const struct ob_encoding *a, const struct ob_encoding *b)
@@ -70,6 +68,18 @@ void ob_codec_rows(const struct ob_encoding *enc, const struct ob_shape *shape, 
 	else
 		*rows = plain ? shape->dim[0] : n / shape->dim[shape->rank - 1];
 	*cols = n / *rows;
+}
+
+size_t ob_codec_stats(const struct ob_encoding *enc, const struct ob_shape *shape,
+		      struct ob_elems at)
+{
+	return enc->codec->n_stats ? enc->codec->n_stats(enc, shape, at) : 0;
+}
+
+uint32_t ob_codec_overflow_bits(const struct ob_encoding *enc)
+{
+	return enc->codec->overflow_bits ? enc->codec->overflow_bits(enc)
+					 : ob_overflow_bits(enc->dtype);
 }
 
 uint64_t ob_parts_bytes(const struct ob_parts *p)

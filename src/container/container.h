@@ -38,6 +38,8 @@ struct ob_listing {
 	size_t n_tensors;
 	struct ob_meta_entry *meta; /* file metadata, in file order */
 	size_t n_meta;
+	/* Tensors that are compressed lie in this file instead, unpacked; NULL. The caller closes it. */
+	struct ob_file *unpacked;
 };
 
 struct ob_container {
@@ -51,7 +53,7 @@ struct ob_container {
 	int (*open)(struct ob_file *f, struct ob_arena *a, struct ob_listing *out, ob_err *e);
 };
 
-extern const struct ob_container ob_container_safetensors, ob_container_torch;
+extern const struct ob_container ob_container_safetensors, ob_container_torch, ob_container_npz;
 extern const struct ob_container *const ob_containers[]; /* NULL-ended */
 /* By suffix, then by probe; OB_UNSUPPORTED naming the file when none takes it. */
 int ob_container_list(struct ob_file *f, struct ob_arena *a, struct ob_listing *out, ob_err *e);
@@ -70,9 +72,10 @@ struct ob_st_entry {
  * OB_UNSUPPORTED for a tensor named "__metadata__". */
 int ob_st_header_size(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta,
 		      size_t n_meta, uint64_t align, uint64_t *size, ob_err *e);
-/* The bytes themselves, in pieces of at most 64 KiB, through put(ctx, data, n, offset). */
+/* The bytes themselves, padded to `size` (as ob_st_header_size says, or more, a multiple of 8), in
+ * pieces of at most 64 KiB, through put(ctx, data, n, offset). */
 typedef int (*ob_put)(void *ctx, const void *data, size_t n, uint64_t off, ob_err *e);
 int ob_st_header_write(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta,
-		       size_t n_meta, uint64_t align, ob_put put, void *ctx, ob_err *e);
+		       size_t n_meta, uint64_t size, ob_put put, void *ctx, ob_err *e);
 
 #endif

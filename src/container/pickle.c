@@ -24,6 +24,7 @@ struct machine {
 	size_t n, cap;
 	struct ob_pval *memo;
 	size_t n_memo, cap_memo;
+	const struct ob_pstorage *storages;
 };
 
 /* ---- errors and memory ---- */
@@ -247,20 +248,55 @@ static int op_small_tuple(struct machine *m, uint32_t n, ob_err *e)
 
 /* ---- operations: lists and dicts ---- */
 
-static int expect_list(struct machine *m, ob_err *e)
+static int push_dict(struct machine *m, ob_err *e)
 {
-	const struct ob_pval *v = top(m, e);
+	struct ob_pval v = { .kind = OB_P_DICT };
 
-	if (!v)
+	v.dict = take_memory(m, sizeof(*v.dict), e);
+	return v.dict ? push(m, v, e) : -1;
+}
+
+static int add_member(struct machine *m, struct ob_pdict *d, struct ob_pval key,
+		      struct ob_pval value, ob_err *e)
+{
+	struct ob_pentry *entry = take_memory(m, sizeof(*entry), e);
+
+	if (!entry)
 		return -1;
-	return v->kind == OB_P_LIST ? 0 : bad(m, e, OB_CORRUPT, "appends to what is no list");
+	*entry = (struct ob_pentry){ .key = key, .value = value };
+	if (d->last)
+		d->last->next = entry;
+	else
+		d->first = entry;
+	d->last = entry;
+	return 0;
+}
+
+/* Puts the strings among n values into the list on top. A list in the memo stays as it was. */
+static int append_all(struct machine *m, const struct ob_pval *v, uint32_t n, ob_err *e)
+{
+	struct ob_pval *list = top(m, e);
+
+	if (!list)
+		return -1;
+	if (list->kind != OB_P_LIST)
+		return bad(m, e, OB_CORRUPT, "appends to what is no list");
+	for (uint32_t i = 0; i < n; i++) {
+		if (v[i].kind != OB_P_STR)
+			continue;
+		if (!list->dict)
+			list->dict = take_memory(m, sizeof(*list->dict), e);
+		if (!list->dict || add_member(m, list->dict, (struct ob_pval){ 0 }, v[i], e) != 0)
+			return -1;
+	}
+	return 0;
 }
 
 static int op_append(struct machine *m, ob_err *e)
 {
 	struct ob_pval v;
 
-	return pop(m, &v, e) != 0 ? -1 : expect_list(m, e);
+	return pop(m, &v, e) != 0 ? -1 : append_all(m, &v, 1, e);
 }
 
 static int op_appends(struct machine *m, ob_err *e)
@@ -268,15 +304,7 @@ static int op_appends(struct machine *m, ob_err *e)
 	const struct ob_pval *v;
 	uint32_t n;
 
-	return pop_to_mark(m, &v, &n, e) != 0 ? -1 : expect_list(m, e);
-}
-
-static int push_dict(struct machine *m, ob_err *e)
-{
-	struct ob_pval v = { .kind = OB_P_DICT };
-
-	v.dict = take_memory(m, sizeof(*v.dict), e);
-	return v.dict ? push(m, v, e) : -1;
+	return pop_to_mark(m, &v, &n, e) != 0 ? -1 : append_all(m, v, n, e);
 }
 
 /* Sets n / 2 members of the dict on top; kv: keys and values in turn. */
@@ -289,19 +317,11 @@ static int set_items(struct machine *m, const struct ob_pval *kv, uint32_t n, ob
 	if (v->kind != OB_P_DICT || n % 2 != 0)
 		return bad(m, e, OB_CORRUPT, "sets members of what is no dict");
 	for (uint32_t i = 0; i < n; i += 2) {
-		struct ob_pentry *entry;
+		enum ob_pkind kind = kv[i + 1].kind;
 
-		if (kv[i + 1].kind != OB_P_TENSOR && kv[i + 1].kind != OB_P_DICT)
-			continue;
-		entry = take_memory(m, sizeof(*entry), e);
-		if (!entry)
+		if ((kind == OB_P_TENSOR || kind == OB_P_DICT || kind == OB_P_BOOL) &&
+		    add_member(m, v->dict, kv[i], kv[i + 1], e) != 0)
 			return -1;
-		*entry = (struct ob_pentry){ .key = kv[i], .value = kv[i + 1] };
-		if (v->dict->last)
-			v->dict->last->next = entry;
-		else
-			v->dict->first = entry;
-		v->dict->last = entry;
 	}
 	return 0;
 }
@@ -393,7 +413,22 @@ static int op_stack_global(struct machine *m, ob_err *e)
 	return push_symbol(m, module.str, module.n, name.str, name.n, e);
 }
 
-/* ('storage', class, key, location, number of elements) */
+/* Of old files: None, or (key, first element, number of elements) of a part of the storage. */
+static bool read_view(const struct ob_pval *v, struct ob_pstorage *s)
+{
+	const struct ob_pval *item = v->item;
+
+	if (v->kind == OB_P_OTHER)
+		return true;
+	if (v->kind != OB_P_TUPLE || v->n != 3 || item[1].kind != OB_P_INT || item[1].i < 0 ||
+	    item[2].kind != OB_P_INT || item[2].i < 0)
+		return false;
+	s->first = (uint64_t)item[1].i;
+	s->n = (uint64_t)item[2].i;
+	return true;
+}
+
+/* ('storage', class, key, location, number of elements[, view]) */
 static int op_persistent_id(struct machine *m, ob_err *e)
 {
 	struct ob_pstorage *s;
@@ -403,8 +438,8 @@ static int op_persistent_id(struct machine *m, ob_err *e)
 	if (pop(m, &id, e) != 0)
 		return -1;
 	v = id.item;
-	if (id.kind != OB_P_TUPLE || id.n != 5 || v[0].kind != OB_P_STR || v[0].n != 7 ||
-	    memcmp(v[0].str, "storage", 7) != 0 || v[1].kind != OB_P_SYMBOL ||
+	if (id.kind != OB_P_TUPLE || (id.n != 5 && id.n != 6) || v[0].kind != OB_P_STR ||
+	    v[0].n != 7 || memcmp(v[0].str, "storage", 7) != 0 || v[1].kind != OB_P_SYMBOL ||
 	    (v[1].symbol->role != OB_ROLE_STORAGE && v[1].symbol->role != OB_ROLE_UNTYPED) ||
 	    v[2].kind != OB_P_STR || v[4].kind != OB_P_INT || v[4].i < 0)
 		return bad(m, e, OB_CORRUPT, "has an object outside the pickle that is no storage");
@@ -416,7 +451,11 @@ static int op_persistent_id(struct machine *m, ob_err *e)
 		.dtype = v[1].symbol->dtype,
 		.key = v[2],
 		.n = (uint64_t)v[4].i,
+		.next = m->storages,
 	};
+	if (id.n == 6 && !read_view(&v[5], s))
+		return bad(m, e, OB_CORRUPT, "has a view of a storage that is none");
+	m->storages = s;
 	return push(m, (struct ob_pval){ .kind = OB_P_STORAGE, .storage = s }, e);
 }
 
@@ -551,10 +590,11 @@ static int step(struct machine *m, uint8_t op, ob_err *e)
 		return op_proto(m, e);
 	case 0x95: /* FRAME: only a hint for reading ahead */
 		return take(m, 8, e) ? 0 : -1;
-	case 'N':  /* NONE */
+	case 'N': /* NONE */
+		return push_kind(m, OB_P_OTHER, e);
 	case 0x88: /* NEWTRUE */
 	case 0x89: /* NEWFALSE */
-		return push_kind(m, OB_P_OTHER, e);
+		return push(m, (struct ob_pval){ .kind = OB_P_BOOL, .i = op == 0x88 }, e);
 	case 'J': /* BININT */
 		return op_int(m, 4, true, e);
 	case 'K': /* BININT1 */
@@ -636,8 +676,9 @@ static int run(struct machine *m, struct ob_pval *root, ob_err *e)
 	}
 }
 
-int ob_pickle_read(const uint8_t *data, size_t n, struct ob_arena *a, const char *what,
-		   struct ob_pval *root, ob_err *e)
+int ob_pickle_read_one(const uint8_t *data, size_t n, struct ob_arena *a, const char *what,
+		       struct ob_pval *root, size_t *used, const struct ob_pstorage **storages,
+		       ob_err *e)
 {
 	struct machine m = {
 		.start = data,
@@ -649,7 +690,18 @@ int ob_pickle_read(const uint8_t *data, size_t n, struct ob_arena *a, const char
 	};
 	int rc = run(&m, root, e);
 
+	*used = (size_t)(m.p - data);
+	*storages = m.storages;
 	ob_free(m.stack);
 	ob_free(m.memo);
 	return rc;
+}
+
+int ob_pickle_read(const uint8_t *data, size_t n, struct ob_arena *a, const char *what,
+		   struct ob_pval *root, ob_err *e)
+{
+	const struct ob_pstorage *storages;
+	size_t used;
+
+	return ob_pickle_read_one(data, n, a, what, root, &used, &storages, e);
 }

@@ -18,9 +18,10 @@
 enum ob_pkind {
 	OB_P_OTHER, /* a legal value that no tensor needs: a float, bytes, a device, ... */
 	OB_P_INT,
+	OB_P_BOOL, /* i: 0 or 1 */
 	OB_P_STR,
 	OB_P_TUPLE,
-	OB_P_LIST, /* or set; what was put in is gone */
+	OB_P_LIST, /* or set; dict: its strings, as values without keys; NULL: none */
 	OB_P_DICT,
 	OB_P_DTYPE,
 	OB_P_SYMBOL, /* a class or function */
@@ -44,7 +45,8 @@ struct ob_pval {
 	};
 };
 
-/* Members whose value is a tensor or a dict, in the order of the file; the others are left out. */
+/* Members whose value is a tensor, a dict or a bool, in the order of the file; the others are left
+ * out. */
 struct ob_pdict {
 	struct ob_pentry *first, *last;
 	bool seen; /* for who walks the result */
@@ -59,6 +61,8 @@ struct ob_pstorage {
 	enum ob_dtype dtype;
 	struct ob_pval key; /* STR */
 	uint64_t n;	    /* elements */
+	uint64_t first;	    /* of them, in the storage that the key names: a view has its own */
+	const struct ob_pstorage *next;
 };
 
 /* Nothing here is checked against the storage. */
@@ -76,6 +80,11 @@ struct ob_ptensor {
  */
 int ob_pickle_read(const uint8_t *data, size_t n, struct ob_arena *a, const char *what,
 		   struct ob_pval *root, ob_err *e);
+/* The same for a pickle with something behind it. *used: its bytes; *storages: all that it names,
+ * the last one first. */
+int ob_pickle_read_one(const uint8_t *data, size_t n, struct ob_arena *a, const char *what,
+		       struct ob_pval *root, size_t *used, const struct ob_pstorage **storages,
+		       ob_err *e);
 
 /* Bytes of memory that n bytes of pickle may lead to. A state dict needs about 6 for each byte; a
  * pickle made for it could reach thousands. */

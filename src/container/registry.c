@@ -6,6 +6,7 @@
 
 const struct ob_container *const ob_containers[] = {
 	&ob_container_safetensors,
+	&ob_container_npz, /* before torch: both are zip archives */
 	&ob_container_torch,
 	NULL,
 };
@@ -30,6 +31,6 @@ int ob_container_list(struct ob_file *f, struct ob_arena *a, struct ob_listing *
 	return ob_fail(
 		e, OB_UNSUPPORTED,
 		"%s is in none of the tensor file formats that are read here; its name should "
-		"end in .safetensors, .bin, .pt, .pth or .ckpt",
+		"end in .safetensors, .bin, .pt, .pth, .ckpt or .npz",
 		f->path);
 }

@@ -119,15 +119,12 @@ int ob_st_header_size(const struct ob_st_entry *t, size_t n, const struct ob_met
 }
 
 int ob_st_header_write(const struct ob_st_entry *t, size_t n, const struct ob_meta_entry *meta,
-		       size_t n_meta, uint64_t align, ob_put put, void *ctx, ob_err *e)
+		       size_t n_meta, uint64_t size, ob_put put, void *ctx, ob_err *e)
 {
 	static const char spaces[] = "                ";
 	struct writer w = { .put = put, .ctx = ctx };
-	uint64_t size;
 	int rc;
 
-	if (ob_st_header_size(t, n, meta, n_meta, align, &size, e) != 0)
-		return -1;
 	for (int shift = 0; shift < 64; shift += 8) {
 		char byte = (char)((size - 8) >> shift);
 

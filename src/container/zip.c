@@ -30,6 +30,7 @@
 #define MEMBERS_MAX (1u << 20)
 /* Deflate could reach 1032:1; what grows more than this is made to fill memory. */
 #define RATIO_MAX 100u
+#define STREAM_BUFFER (64u << 10)
 #define RATIO_FREE (1u << 20) /* bytes that may grow by any ratio */
 
 static uint16_t le16(const uint8_t *p)
@@ -388,17 +389,28 @@ static int inflate_to(const struct ob_zip *z, const struct ob_zip_member *m, uin
 	return 0;
 }
 
+static int check_ratio(const struct ob_zip *z, const struct ob_zip_member *m, ob_err *e)
+{
+	char shown[160];
+
+	if (m->size <= RATIO_FREE || m->size / RATIO_MAX <= m->stored_size)
+		return 0;
+	return ob_fail(e, OB_LIMIT,
+		       "%s: zip member \"%s\" would grow from %" PRIu64 " to %" PRIu64
+		       " bytes; at most %u times as much is accepted",
+		       z->file->path, ob_printable(m->name, shown, sizeof(shown)), m->stored_size,
+		       m->size, RATIO_MAX);
+}
+
 static int unpack(const struct ob_zip *z, const struct ob_zip_member *m, void **owned, ob_err *e)
 {
 	char shown[160];
 
-	if (m->stored_size > UINT32_MAX || m->size > UINT32_MAX ||
-	    (m->size > RATIO_FREE && m->size / RATIO_MAX > m->stored_size))
-		return ob_fail(e, OB_LIMIT,
-			       "%s: zip member \"%s\" would grow from %" PRIu64 " to %" PRIu64
-			       " bytes; at most %u times as much is accepted",
-			       z->file->path, ob_printable(m->name, shown, sizeof(shown)),
-			       m->stored_size, m->size, RATIO_MAX);
+	if (check_ratio(z, m, e) != 0)
+		return -1;
+	if (m->stored_size > UINT32_MAX || m->size > UINT32_MAX)
+		return ob_fail(e, OB_LIMIT, "%s: zip member \"%s\" is larger than 4 GiB",
+			       z->file->path, ob_printable(m->name, shown, sizeof(shown)));
 	*owned = ob_alloc(m->size);
 	if (!*owned)
 		return ob_fail_nomem(e, "zip member");
@@ -424,4 +436,71 @@ int ob_zip_read(const struct ob_zip *z, const struct ob_zip_member *m, size_t ma
 		return ob_fail(e, OB_CORRUPT, "%s: zip member \"%s\" does not match its checksum",
 			       z->file->path, shown);
 	return 0;
+}
+
+struct streaming {
+	const struct ob_zip *zip;
+	const struct ob_zip_member *member;
+	ob_zip_sink sink;
+	void *ctx;
+	uint64_t in, out; /* bytes taken and made */
+	uint32_t crc;
+};
+
+static int stream_deflated(struct streaming *st, uint8_t *buf, ob_err *e)
+{
+	const struct ob_zip_member *m = st->member;
+	const uint8_t *from = st->zip->file->map + m->off;
+	z_stream s = { .zalloc = zlib_alloc, .zfree = zlib_free };
+	int got, rc = 0;
+
+	if (inflateInit2(&s, -MAX_WBITS) != Z_OK)
+		return ob_fail_nomem(e, "inflate");
+	do {
+		size_t n;
+
+		if (s.avail_in == 0) {
+			s.next_in = from + st->in;
+			s.avail_in = (uInt)ob_min_u64(m->stored_size - st->in, STREAM_BUFFER);
+			st->in += s.avail_in;
+		}
+		s.next_out = buf;
+		s.avail_out = STREAM_BUFFER;
+		got = inflate(&s, Z_NO_FLUSH);
+		n = STREAM_BUFFER - s.avail_out;
+		st->out += n;
+		if (got == Z_MEM_ERROR)
+			rc = ob_fail_nomem(e, "inflate");
+		else if ((got != Z_OK && got != Z_STREAM_END) || st->out > m->size)
+			rc = corrupt(st->zip->file, "a deflated member does not unpack to its size",
+				     e);
+		st->crc = (uint32_t)crc32_z(st->crc, buf, n);
+		if (rc == 0)
+			rc = st->sink(st->ctx, buf, n, e);
+	} while (rc == 0 && got != Z_STREAM_END);
+	if (rc == 0 && (st->out != m->size || st->in != m->stored_size || s.avail_in != 0))
+		rc = corrupt(st->zip->file, "a deflated member does not unpack to its size", e);
+	inflateEnd(&s);
+	return rc;
+}
+
+int ob_zip_stream(const struct ob_zip *z, const struct ob_zip_member *m, ob_zip_sink sink,
+		  void *ctx, ob_err *e)
+{
+	struct streaming st = { .zip = z, .member = m, .sink = sink, .ctx = ctx };
+	char shown[160];
+	uint8_t *buf;
+	int rc;
+
+	if (check_ratio(z, m, e) != 0)
+		return -1;
+	buf = ob_alloc(STREAM_BUFFER);
+	if (!buf)
+		return ob_fail_nomem(e, "zip member");
+	rc = stream_deflated(&st, buf, e);
+	ob_free(buf);
+	if (rc == 0 && m->crc != 0 && st.crc != m->crc)
+		rc = ob_fail(e, OB_CORRUPT, "%s: zip member \"%s\" does not match its checksum",
+			     z->file->path, ob_printable(m->name, shown, sizeof(shown)));
+	return rc;
 }

@@ -43,4 +43,10 @@ const struct ob_zip_member *ob_zip_find(const struct ob_zip *z, const char *name
 int ob_zip_read(const struct ob_zip *z, const struct ob_zip_member *m, size_t max,
 		const uint8_t **data, void **owned, ob_err *e);
 
+/* Hands out the bytes of a deflated member in pieces, in order. Memory does not depend on its size. The
+ * checksum is compared at the end. */
+typedef int (*ob_zip_sink)(void *ctx, const void *data, size_t n, ob_err *e);
+int ob_zip_stream(const struct ob_zip *z, const struct ob_zip_member *m, ob_zip_sink sink,
+		  void *ctx, ob_err *e);
+
 #endif

@@ -65,6 +65,19 @@ static void encode(const struct job *j, const struct ob_rect *at)
 				     j->codec, j->b->stats);
 }
 
+static void measure(const struct job *j, const struct ob_rect *at)
+{
+	const struct ob_out *o = j->o;
+	struct ob_elems tile = { j->b->tile->e0, j->b->tile->e1 };
+	uint32_t rows = is_contiguous(j, at) ? at->rows : 1;
+	for (uint32_t r = 0; r < at->rows; r += rows) {
+		struct ob_elems e = elems_of(j, at, at->row + r);
+		e.e1 = e.e0 + (uint64_t)rows * at->cols;
+		o->enc.codec->measure(&o->enc, &o->shape, tile, e, j->w + (size_t)r * at->cols,
+				      j->codec, j->b->measure);
+	}
+}
+
 /* Encodes x on its own and decodes it again in place. */
 static void through_format(const struct job *j, struct ob_elems e, float *x, float *encoded)
 {
@@ -151,7 +164,7 @@ void ob_bake_tile(const struct ob_bake *b, const struct ob_scratch_layout *layou
 		for (uint32_t i = 0; i < b->tile->piece; i++)
 			j.piece_row += o->piece[i].n_rows;
 	}
-	uint32_t limit = ob_overflow_bits(o->enc.dtype);
+	uint32_t limit = ob_codec_overflow_bits(&o->enc);
 	uint64_t n = b->tile->e1 - b->tile->e0, row0 = b->tile->e0 / o->cols,
 		 col0 = b->tile->e0 % o->cols;
 	uint64_t cols = ob_min_u64(o->cols, n), rows = n / cols, w, h;
@@ -177,7 +190,7 @@ void ob_bake_tile(const struct ob_bake *b, const struct ob_scratch_layout *layou
 			if (ob_kernels()->max_abs_bits(j.w, size) >= limit)
 				r->nonfinite = true;
 			if (b->tile->measure) {
-				o->enc.codec->measure(&o->enc, j.w, size, b->measure);
+				measure(&j, &at);
 				continue;
 			}
 			if (is_first && !r->nonfinite && sample_rows(&j, &at))

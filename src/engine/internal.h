@@ -42,8 +42,11 @@ struct ob_engine {
 	size_t scratch_bytes;
 	struct ob_journal *journal, *own; /* own: of a run that was given none */
 	_Atomic uint32_t *tiles_left;	  /* to compute, per output tensor */
-	double *stats; /* per measuring tile of the tensor in hand, then folded into total */
-	double *total; /* per task: what its tile encodes with */
+	double *stats; /* of the measuring tiles of the tensor in hand, one behind the other */
+	struct {
+		double *total;	/* folded: what the tiles of a tensor encode with */
+		uint32_t owner; /* that tensor; UINT32_MAX: none yet */
+	} folded[2];		/* one tensor is measured while the one before is encoded */
 	struct ob_worker *worker;
 	unsigned n_workers, n_started;
 	struct ob_queue ready, done;
@@ -55,6 +58,7 @@ struct ob_engine {
 	uint32_t hinted;    /* output tensor whose factors were asked for last */
 	uint32_t measuring; /* output tensor in its first pass, UINT32_MAX: none */
 	uint32_t measure_left;
+	size_t measure_used; /* of stats */
 	struct {
 		struct ob_handle *to;
 		uint64_t off;

@@ -72,38 +72,62 @@ static struct ob_task *free_task(struct ob_engine *en)
 	return NULL;
 }
 
-/* May the next tile start? A format with statistics encodes only after all its tiles were measured, and
- * measures one tensor at a time. */
+static size_t tile_stats(const struct ob_out *o, const struct ob_tile *t)
+{
+	return ob_codec_stats(&o->enc, &o->shape, (struct ob_elems){ t->e0, t->e1 });
+}
+
+/* May the next tile start? A format with statistics encodes only after all its tiles were measured,
+ * measures one tensor at a time, and needs a place for the result that no tile encodes with. */
 static bool is_admissible(const struct ob_engine *en, const struct ob_tile *t)
 {
-	if (en->measuring == UINT32_MAX)
-		return true;
-	return t->measure && t->out == en->measuring;
+	uint32_t owner = en->folded[0].owner;
+	if (en->measuring != UINT32_MAX)
+		return t->measure && t->out == en->measuring;
+	return !t->measure || owner == UINT32_MAX || !atomic_load(&en->tiles_left[owner]);
 }
 
 static void begin_statistics(struct ob_engine *en, const struct ob_tile *tile, struct ob_task *t)
 {
 	const struct ob_out *o = &en->plan->out[tile->out];
-	unsigned n = o->enc.codec->n_stats;
-	double *total = en->total + (size_t)(t - en->task) * OB_MAX_STATS;
 	t->stats = NULL;
 	t->measure = NULL;
-	if (!n || en->run->reread)
+	if (en->run->reread)
 		return;
-	uint32_t nth = (uint32_t)(tile - en->plan->tile) - o->first_tile;
 	if (tile->measure) {
-		if (nth == 0) {
+		size_t n = tile_stats(o, tile);
+		if (en->measuring == UINT32_MAX) {
 			en->measuring = tile->out;
 			en->measure_left = o->n_tiles / 2;
+			en->measure_used = 0;
 		}
-		t->measure = en->stats + (size_t)nth * n;
+		t->measure = en->stats + en->measure_used;
+		en->measure_used += n;
 		memset(t->measure, 0, n * sizeof(double));
-		return;
+	} else if (o->two_pass) {
+		t->stats = en->folded[1].total;
 	}
-	memset(total, 0, n * sizeof(double));
-	for (uint32_t i = 0; i < o->n_tiles / 2; i++)
-		o->enc.codec->reduce(total, en->stats + (size_t)i * n);
-	t->stats = total;
+}
+
+/* The tensor's tiles are all measured. The older of the two results is that of a tensor that is done. */
+static void fold_statistics(struct ob_engine *en)
+{
+	const struct ob_out *o = &en->plan->out[en->measuring];
+	const double *from = en->stats;
+	double *total = en->folded[0].total;
+	memset(total, 0,
+	       ob_codec_stats(&o->enc, &o->shape, (struct ob_elems){ 0, o->rows * o->cols }) *
+		       sizeof(*total));
+	for (uint32_t i = 0; i < o->n_tiles / 2; i++) {
+		const struct ob_tile *t = &en->plan->tile[o->first_tile + i];
+		o->enc.codec->reduce(&o->enc, &o->shape, total, (struct ob_elems){ t->e0, t->e1 },
+				     from);
+		from += tile_stats(o, t);
+	}
+	en->folded[0] = en->folded[1];
+	en->folded[1].total = total;
+	en->folded[1].owner = en->measuring;
+	en->measuring = UINT32_MAX;
 }
 
 static void reads_done(struct ob_engine *en, struct ob_task *t);
@@ -181,7 +205,7 @@ static void release(struct ob_engine *en, struct ob_task *t)
 	ob_task_drop(t);
 	t->state = OB_TASK_FREE;
 	if (t->tile->measure && --en->measure_left == 0)
-		en->measuring = UINT32_MAX;
+		fold_statistics(en);
 }
 
 static void start_writes(struct ob_engine *en, struct ob_task *t)

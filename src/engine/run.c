@@ -66,17 +66,8 @@ static int allocate(struct ob_engine *en, ob_err *e)
 {
 	const struct ob_plan *p = en->plan;
 	const struct ob_budget *b = en->run->budget;
-	uint32_t most_measured = 0;
-	unsigned n_stats = 0;
-	for (size_t i = 0; i < p->n_outs; i++) {
-		if (!p->out[i].copy && p->out[i].enc.codec->n_stats) {
-			most_measured = (uint32_t)ob_max_u64(most_measured, p->out[i].n_tiles / 2);
-			n_stats = (unsigned)ob_max_u64(n_stats, p->out[i].enc.codec->n_stats);
-		}
-	}
-	_Static_assert(sizeof(struct ob_task) + (OB_MAX_STATS + 4) * sizeof(double) <=
-			       OB_TASK_BYTES,
-		       "the budget counts it");
+	struct ob_stats_need stats = ob_stats_need(p);
+	_Static_assert(sizeof(struct ob_task) <= OB_TASK_BYTES, "the budget counts it");
 	en->n_workers = b->workers;
 	en->n_tasks = b->slots;
 	en->slab_bytes = (size_t)b->slots * OB_SLOT_BYTES;
@@ -85,8 +76,11 @@ static int allocate(struct ob_engine *en, ob_err *e)
 	en->scratch = en->scratch_bytes ? ob_alloc_pages(en->scratch_bytes) : NULL;
 	en->free_slot = ob_calloc(b->slots, sizeof(*en->free_slot));
 	en->task = ob_calloc(en->n_tasks, sizeof(*en->task));
-	en->total = ob_calloc((size_t)en->n_tasks * OB_MAX_STATS, sizeof(double));
-	en->stats = ob_calloc((size_t)most_measured * n_stats + 1, sizeof(double));
+	en->stats = ob_calloc(stats.tiles, sizeof(double));
+	for (unsigned i = 0; i < 2; i++) {
+		en->folded[i].total = ob_calloc(stats.total, sizeof(double));
+		en->folded[i].owner = UINT32_MAX;
+	}
 	en->tiles_left = ob_calloc(p->n_outs + 1, sizeof(*en->tiles_left));
 	en->worker = ob_calloc(en->n_workers, sizeof(*en->worker));
 	en->journal = en->run->journal;
@@ -96,7 +90,8 @@ static int allocate(struct ob_engine *en, ob_err *e)
 		en->journal = en->own;
 	}
 	if (!en->slab || (en->scratch_bytes && !en->scratch) || !en->free_slot || !en->task ||
-	    !en->total || !en->stats || !en->tiles_left || !en->worker)
+	    !en->stats || !en->folded[0].total || !en->folded[1].total || !en->tiles_left ||
+	    !en->worker)
 		return ob_fail_nomem(e, "slots and scratch of the engine");
 	for (unsigned i = 0; i < b->slots; i++)
 		en->free_slot[en->n_free++] = b->slots - 1 - i;
@@ -118,7 +113,8 @@ static void release_all(struct ob_engine *en)
 		ob_free_pages(en->scratch, en->scratch_bytes);
 	ob_free(en->free_slot);
 	ob_free(en->task);
-	ob_free(en->total);
+	ob_free(en->folded[0].total);
+	ob_free(en->folded[1].total);
 	ob_free(en->stats);
 	ob_free(en->tiles_left);
 	ob_journal_free(en->own);

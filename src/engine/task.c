@@ -119,6 +119,8 @@ static void output_spans(const struct ob_run *run, struct ob_task *t, bool *dire
 		unsigned n = 1;
 		if (o->copy && k != t->tile->part)
 			continue;
+		if (run->reread && !writes_part(t->tile, o, k))
+			continue;
 		if (!o->copy)
 			n = o->enc.codec->ranges(&o->enc, &o->shape, k, tile, r);
 		for (unsigned i = 0; i < n; i++) {
@@ -135,10 +137,12 @@ static void output_spans(const struct ob_run *run, struct ob_task *t, bool *dire
 			}
 			if (!run->verify)
 				continue;
-			t->ref_span[s] = (struct ob_span){ put(t->ref, &ref_cursor, off, r[i].len),
-							   r[i].len };
+			/* A text without its padding. */
+			uint64_t len = o->part.part[k].padded ? o->part.part[k].len : r[i].len;
+			t->ref_span[s] =
+				(struct ob_span){ put(t->ref, &ref_cursor, off, len), len };
 			read_input(t, run, run->target[o->part_file[k]].reference, t->ref_span[s].p,
-				   off, r[i].len, direct);
+				   off, len, direct);
 		}
 	}
 }
@@ -236,13 +240,17 @@ static void compare(const struct ob_run *run, struct ob_task *t)
 	struct ob_range r[OB_MAX_RANGES] = { { t->tile->e0, 0 } };
 	for (unsigned s = 0; s < OB_MAX_SPANS; s++) {
 		const struct ob_span *a = &t->out_span[s], *b = &t->ref_span[s];
-		if (!a->p || !memcmp(a->p, b->p, a->len))
+		if (!a->p)
 			continue;
-		uint64_t i = 0;
-		while (a->p[i] == b->p[i])
+		unsigned k = s / OB_MAX_RANGES;
+		uint64_t len = o->part.part[k].padded ? ob_trimmed(a->p, a->len) : a->len;
+		if (len == b->len && !memcmp(a->p, b->p, len))
+			continue;
+		uint64_t i = 0, n = ob_min_u64(len, b->len);
+		while (i < n && a->p[i] == b->p[i])
 			i++;
 		t->differs = true;
-		t->differs_part = s / OB_MAX_RANGES;
+		t->differs_part = k;
 		if (!o->copy)
 			o->enc.codec->ranges(&o->enc, &o->shape, t->differs_part, tile, r);
 		t->differs_at = r[s % OB_MAX_RANGES].off + i;
@@ -250,11 +258,12 @@ static void compare(const struct ob_run *run, struct ob_task *t)
 	}
 }
 
-static uint64_t hash_output(const struct ob_task *t)
+static uint64_t hash_output(const struct ob_run *run, const struct ob_task *t)
 {
+	const struct ob_out *o = &run->plan->out[t->tile->out];
 	uint64_t h = 0;
 	for (unsigned s = 0; s < OB_MAX_SPANS; s++)
-		if (t->out_span[s].p)
+		if (t->out_span[s].p && writes_part(t->tile, o, s / OB_MAX_RANGES))
 			h = ob_hash64(t->out_span[s].p, t->out_span[s].len, h);
 	return h;
 }
@@ -288,7 +297,7 @@ void ob_task_compute(const struct ob_run *run, struct ob_task *t,
 	if (!run->reread)
 		make(run, t, layout, scratch);
 	if (wants_hash(run))
-		t->hash = hash_output(t);
+		t->hash = hash_output(run, t);
 	if (run->verify && !t->tile->measure)
 		compare(run, t);
 }

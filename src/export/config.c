@@ -150,21 +150,31 @@ static void begin_member(struct ob_text *block, const char *name)
 	ob_text_add(block, ": ", 2);
 }
 
+static int check_one_format(const struct ob_plan *p, ob_err *e)
+{
+	char shown[160];
+
+	for (size_t i = 0; i < p->n_outs; i++) {
+		const struct ob_out *o = &p->out[i];
+
+		if (is_quantized(&o->enc) && o->enc.codec != p->quant->codec)
+			return ob_fail(e, OB_UNSUPPORTED,
+				       "tensor %s would be in format %s and others in "
+				       "%s, which no config.json can say; use one format",
+				       ob_printable(o->name, shown, sizeof(shown)),
+				       o->enc.codec->name, p->quant->codec->name);
+	}
+	return 0;
+}
+
 /* Adds an entry where a module is not as the block says. */
 static int add_override(const struct ob_plan *p, const struct ob_out *o, struct ob_text *block,
 			ob_err *e)
 {
 	const struct ob_encoding *enc = is_quantized(&o->enc) ? &o->enc : NULL;
 	struct ob_text entry = { 0 };
-	char shown[160];
 	int rc;
 
-	if (enc && enc->codec != p->quant->codec)
-		return ob_fail(e, OB_UNSUPPORTED,
-			       "tensor %s would be in format %s and others in "
-			       "%s, which no config.json can say; use one format",
-			       ob_printable(o->name, shown, sizeof(shown)), enc->codec->name,
-			       p->quant->codec->name);
 	if (enc ? same_scheme(enc, p->quant) : o->shape.rank < 2)
 		return 0;
 	rc = p->quant->codec->config_override(p->quant, enc, &entry, e);
@@ -179,16 +189,52 @@ static int add_override(const struct ob_plan *p, const struct ob_out *o, struct 
 	return rc < 0 ? -1 : 0;
 }
 
+static void add_skipped(struct ob_text *list, const char *weight)
+{
+	if (list->len > 1)
+		ob_text_add(list, ", ", 2);
+	ob_text_json(list, weight, strlen(weight) - strlen(".weight"));
+}
+
+/* The linear layers that stay in float, by full path: loaders replace all others. A tied head has no
+ * tensor of its own, but is a layer all the same. */
+static int set_skip_list(const struct ob_plan *p, struct ob_text *block, ob_err *e)
+{
+	struct ob_text list = { 0 };
+	const char *embedding, *head;
+	bool has_head = false;
+	int rc;
+
+	ob_family_embeddings(p->model, &embedding, &head);
+	ob_text_add(&list, "[", 1);
+	for (size_t i = 0; i < p->n_outs; i++) {
+		const struct ob_out *o = &p->out[i];
+
+		has_head |= head && strcmp(o->name, head) == 0;
+		if (!is_quantized(&o->enc) && o->shape.rank == 2 &&
+		    ob_has_suffix(o->name, ".weight") &&
+		    !(embedding && strcmp(o->name, embedding) == 0))
+			add_skipped(&list, o->name);
+	}
+	if (head && !has_head)
+		add_skipped(&list, head);
+	ob_text_add(&list, "]", 1);
+	rc = list.failed ? ob_fail_nomem(e, what)
+			 : ob_json_edit(block, "", p->quant->codec->skip_key, list.data, what, e);
+	ob_text_free(&list);
+	return rc;
+}
+
 static int make_block(const struct ob_plan *p, struct ob_text *block, ob_err *e)
 {
 	const struct ob_codec *c = p->quant->codec;
 
-	if (c->config_block(p->quant, block, e) != 0)
+	if (check_one_format(p, e) != 0 || c->config_block(p->quant, block, e) != 0)
 		return -1;
 	for (size_t i = 0; i < p->n_outs && c->config_override; i++)
 		if (add_override(p, &p->out[i], block, e) != 0)
 			return -1;
-	return 0;
+	return c->skip_key ? set_skip_list(p, block, e) : 0;
 }
 
 static bool is_in(const char *const *list, const char *s)
@@ -225,7 +271,9 @@ int ob_export_config(const struct ob_plan *p, struct ob_text *out, ob_err *e)
 {
 	const struct ob_config_change *c = p->edits->config;
 
-	if (set_dtype(p, out, e) != 0 || (ob_export_requantizes(p) && set_format(p, out, e) != 0))
+	bool changes = ob_export_requantizes(p) || p->config_says;
+
+	if (set_dtype(p, out, e) != 0 || (changes && set_format(p, out, e) != 0))
 		return -1;
 	for (size_t i = 0; i < p->edits->n_config; i++)
 		if (ob_json_edit(out, c[i].path, c[i].key, c[i].value, what, e) != 0)

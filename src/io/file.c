@@ -115,23 +115,34 @@ static int map_file(struct ob_file *f, ob_err *e)
 	return 0;
 }
 
-int ob_file_open(struct ob_file **file, const char *path, ob_err *e)
+/* An input that is not open yet. */
+static struct ob_file *new_file(const char *path, ob_err *e)
 {
 	const size_t len = strlen(path) + 1;
 	struct opened *o = ob_alloc(sizeof(*o));
 	char *copy = ob_alloc(len);
 	struct ob_file *f;
-	int ret;
 
 	if (!o || !copy) {
 		ob_free(copy);
 		ob_free(o);
-		return ob_fail_nomem(e, "input file");
+		ob_fail_nomem(e, "input file");
+		return NULL;
 	}
 	f = &o->file;
 	f->path = memcpy(copy, path, len);
 	f->handle = &o->handle;
 	ob_handle_init(f->handle, f->path, open_first, f);
+	return f;
+}
+
+int ob_file_open(struct ob_file **file, const char *path, ob_err *e)
+{
+	struct ob_file *f = new_file(path, e);
+	int ret;
+
+	if (!f)
+		return -1;
 	ret = ob_handle_hold(f->handle, e);
 	if (!ret) {
 		f->handle->open = open_again;
@@ -143,6 +154,29 @@ int ob_file_open(struct ob_file **file, const char *path, ob_err *e)
 	else
 		*file = f;
 	return ret;
+}
+
+int ob_file_adopt(struct ob_file **file, int fd, const char *path, ob_err *e)
+{
+	struct ob_file *f = new_file(path, e);
+	struct stat st;
+
+	if (!f) {
+		close(fd);
+		return -1;
+	}
+	ob_handle_adopt(f->handle, f->path, fd, f);
+	if (fstat(fd, &st)) {
+		ob_fail_sys(e, OB_IO, errno, "cannot examine %s", path);
+	} else {
+		f->stamp = stamp_of(&st);
+		if (map_file(f, e) == 0) {
+			*file = f;
+			return 0;
+		}
+	}
+	ob_file_close(f);
+	return -1;
 }
 
 void ob_file_close(struct ob_file *f)
@@ -293,6 +327,8 @@ int ob_file_check(const struct ob_file *f, ob_err *e)
 			       "a part of %s that was there when it was opened cannot be read any "
 			       "more: it was truncated, or its device fails",
 			       f->path);
+	if (!f->handle->open) /* nobody else knows it */
+		return 0;
 	if (stat(f->path, &st)) {
 		if (errno == ENOENT || errno == ENOTDIR)
 			return ob_fail(e, OB_CHANGED, "%s was removed while it was read", f->path);

@@ -37,6 +37,9 @@ struct ob_file {
  * OB_IO when it cannot be opened, OB_CORRUPT for a directory, device, FIFO or socket (never blocks
  * on one). */
 int ob_file_open(struct ob_file **f, const char *path, ob_err *e);
+/* Takes over an open regular file without a name of its own; closes it on failure too. `path` is
+ * how messages call it. */
+int ob_file_adopt(struct ob_file **f, int fd, const char *path, ob_err *e);
 void ob_file_close(struct ob_file *f); /* NULL is fine */
 
 /* From now on the handle has a direct descriptor, too, if the file system takes direct reads. */

@@ -125,6 +125,16 @@ void ob_handle_init(struct ob_handle *h, const char *path,
 	};
 }
 
+void ob_handle_adopt(struct ob_handle *h, const char *path, int fd, void *owner)
+{
+	ob_handle_init(h, path, NULL, owner);
+	pthread_mutex_lock(&lock);
+	h->fd = fd;
+	h->holders = 1;
+	n_open++;
+	pthread_mutex_unlock(&lock);
+}
+
 int ob_handle_hold(struct ob_handle *h, ob_err *e)
 {
 	int ret = 0;
@@ -168,7 +178,7 @@ void ob_handle_drop(struct ob_handle *h)
 void ob_handle_enable_direct(struct ob_handle *h, bool (*works)(int fd))
 {
 	pthread_mutex_lock(&lock);
-	if (!h->is_direct) {
+	if (!h->is_direct && h->open) {
 		h->fd_direct = open_one(h, O_DIRECT, NULL);
 		h->is_direct = h->fd_direct >= 0 && works(h->fd_direct);
 		if (!h->is_direct)
@@ -180,7 +190,7 @@ void ob_handle_enable_direct(struct ob_handle *h, bool (*works)(int fd))
 void ob_handle_close(struct ob_handle *h)
 {
 	pthread_mutex_lock(&lock);
-	if (h->fd >= 0)
+	if (h->fd >= 0 && !h->holders)
 		take_from_idle(h);
 	close_fd(&h->fd);
 	close_fd(&h->fd_direct);

@@ -35,6 +35,8 @@ struct ob_handle {
 /* Closed, and not held. */
 void ob_handle_init(struct ob_handle *h, const char *path,
 		    int (*open)(struct ob_handle *h, int flags, ob_err *e), void *owner);
+/* The same around a descriptor that cannot be opened again: it stays open until it is closed. */
+void ob_handle_adopt(struct ob_handle *h, const char *path, int fd, void *owner);
 /* Until it is dropped as often as it was held, the descriptors stay. Errors: those of open; OB_IO
  * with sys EMFILE when all that may be open are held; OB_IO when data that was written is lost. */
 int ob_handle_hold(struct ob_handle *h, ob_err *e);
@@ -43,7 +45,7 @@ bool ob_handle_hold_open(struct ob_handle *h);
 void ob_handle_drop(struct ob_handle *h);
 /* Of a held one: opens fd_direct, too, if the file system takes the flag and `works` agrees. */
 void ob_handle_enable_direct(struct ob_handle *h, bool (*works)(int fd));
-/* For good; nobody holds it. Does not sync. */
+/* For good; nobody holds it any more. Does not sync. */
 void ob_handle_close(struct ob_handle *h);
 
 /* Closes idle ones until `n` more descriptors can be opened. Errors: OB_IO. */

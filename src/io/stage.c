@@ -442,6 +442,45 @@ static int write_all(const struct stage_file *f, const void *data, size_t n, uin
 	return 0;
 }
 
+int ob_stage_write(struct ob_handle *h, const void *data, size_t n, uint64_t off, ob_err *e)
+{
+	int ret = ob_handle_hold(h, e);
+
+	if (ret)
+		return ret;
+	ret = write_all(h->owner, data, n, off, e);
+	ob_handle_drop(h);
+	return ret;
+}
+
+int ob_stage_read(struct ob_handle *h, void *buf, size_t n, uint64_t off, ob_err *e)
+{
+	int ret = ob_handle_hold(h, e), err;
+
+	if (ret)
+		return ret;
+	err = ob_io_read_all(h->fd, buf, n, off);
+	ob_handle_drop(h);
+	return err ? ob_fail_sys(e, OB_IO, err, "cannot read %zu bytes of %s at offset %llu", n,
+				 h->path, (unsigned long long)off)
+		   : 0;
+}
+
+int ob_stage_shrink(struct ob_handle *h, uint64_t size, ob_err *e)
+{
+	struct stage_file *f = h->owner;
+	int ret = ob_handle_hold(h, e);
+
+	if (ret)
+		return ret;
+	if (ftruncate(h->fd, (off_t)size))
+		ret = ob_fail_sys(e, OB_IO, errno, "cannot set the size of %s", f->path);
+	else
+		f->size = size;
+	ob_handle_drop(h);
+	return ret;
+}
+
 /* Of a file that is held. An error of fdatasync is final: the kernel may have dropped the data and
  * would call a second attempt a success. */
 static int finish(const struct stage_file *f, ob_err *e)

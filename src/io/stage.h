@@ -62,6 +62,10 @@ int ob_stage_mkdir(struct ob_stage *st, const char *rel, ob_err *e);
  * Errors: OB_NOSPC naming path, need and free space. */
 int ob_stage_create(struct ob_stage *st, const char *rel, uint64_t size, struct ob_handle **handle,
 		    ob_err *e);
+/* Of a file of ob_stage_create, from any offset; and cut to fewer bytes. */
+int ob_stage_write(struct ob_handle *h, const void *data, size_t n, uint64_t off, ob_err *e);
+int ob_stage_read(struct ob_handle *h, void *buf, size_t n, uint64_t off, ob_err *e);
+int ob_stage_shrink(struct ob_handle *h, uint64_t size, ob_err *e);
 /* Writes a small file in one go. */
 int ob_stage_put(struct ob_stage *st, const char *rel, const void *data, size_t n, ob_err *e);
 /* Copies a file byte for byte through a bounded buffer; the mode follows umask. */

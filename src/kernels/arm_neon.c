@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* NEON kernels: conversions, sums and maxima. The MLX kernels are the reference's. */
+/* NEON kernels: conversions, sums and maxima. Those of number formats are the reference's. */
 #include <arm_neon.h>
 
 #include "kernels/tables.h"
@@ -140,4 +140,9 @@ const struct ob_kernels ob_kernels_neon = {
 	.mlx_decode = ob_ref_mlx_decode,
 	.mlx_decode_bf16 = ob_ref_mlx_decode_bf16,
 	.mlx_decode_f16 = ob_ref_mlx_decode_f16,
+	.block_max = ob_ref_block_max,
+	.bnb4_encode = ob_ref_bnb4_encode,
+	.bnb4_decode = ob_ref_bnb4_decode,
+	.int8_encode = ob_ref_int8_encode,
+	.int8_decode = ob_ref_int8_decode,
 };

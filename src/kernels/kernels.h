@@ -52,7 +52,31 @@ struct ob_kernels {
 				const float *biases, size_t n, unsigned bits, unsigned group);
 	void (*mlx_decode_f16)(float *dst, const uint8_t *codes, const float *scales,
 			       const float *biases, size_t n, unsigned bits, unsigned group);
+
+	/* max[b] = largest |x| of block b, by bit pattern: a NaN counts as more than infinity. The
+	 * last block may be short. */
+	void (*block_max)(float *max, const float *src, size_t n, size_t block);
+
+	/*
+	 * bitsandbytes' 4-bit code books (fp4: FP4, else NF4), by the rule of its CUDA kernels with
+	 * an exact reciprocal: x / absmax against fixed thresholds, a tie to the lower code. Two codes
+	 * a byte, the first in the upper half; behind an odd last one comes the code of zero. absmax:
+	 * one per block; block is a multiple of 32, the last one may be short.
+	 */
+	void (*bnb4_encode)(uint8_t *codes, const float *absmax, const float *src, size_t n,
+			    size_t block, bool fp4);
+	/* dst = f32(book[code] * absmax) */
+	void (*bnb4_decode)(float *dst, const uint8_t *codes, const float *absmax, size_t n,
+			    size_t block, bool fp4);
+
+	/* codes = rint(f32(x * k)), ties to even, from -128 to 127; a NaN becomes -128. */
+	void (*int8_encode)(int8_t *codes, const float *src, float k, size_t n);
+	/* dst = f32(f32(code * a) * b) */
+	void (*int8_decode)(float *dst, const int8_t *codes, float a, float b, size_t n);
 };
+
+/* Values by code of bitsandbytes' 4-bit formats. */
+extern const float ob_nf4_book[16], ob_fp4_book[16];
 
 /* The table for ob_cpu_isa(), chosen at the first call; thread-safe. */
 const struct ob_kernels *ob_kernels(void);

@@ -104,7 +104,7 @@ static float sum(float a, float b)
 	return is_nan(bits_of(b)) ? of_bits(bits_of(b) | QUIET) : of_bits(INF_BITS | QUIET);
 }
 
-/* q is a code: only the scale can be a NaN. */
+/* q is a code or a constant: only the scale can be a NaN. */
 static float product(float scale, float q)
 {
 	float r = scale * q;
@@ -283,6 +283,111 @@ void ob_ref_mlx_decode_f16(float *dst, const uint8_t *codes, const float *scales
 	mlx_decode(dst, codes, scales, biases, n, bits, group, round_f16);
 }
 
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+void ob_ref_block_max(float *max, const float *src, size_t n, size_t block)
+{
+	for (size_t i = 0; i < n; i += block)
+		*max++ = of_bits(ob_ref_max_abs_bits(src + i, n - i < block ? n - i : block));
+}
+
+const float ob_nf4_book[16] = {
+	-0x1p+0f,	 -0x1.647362p-1f, -0x1.0cd66p-1f,  -0x1.94654p-2f,
+	-0x1.23449ap-2f, -0x1.7a6a7ep-3f, -0x1.74f0e2p-4f, 0,
+	0x1.45f5fep-4f,	 0x1.4995c6p-3f,  0x1.f809bap-3f,  0x1.5a0674p-2f,
+	0x1.c3497p-2f,	 0x1.200f56p-1f,  0x1.722766p-1f,  0x1p+0f,
+};
+
+/* Half way between neighbours. */
+const float ob_nf4_threshold[15] = {
+	-0x1.b239bp-1f,	 -0x1.38a4ep-1f,  -0x1.d709p-2f,  -0x1.5bd4ecp-2f, -0x1.e079d8p-3f,
+	-0x1.1a7178p-3f, -0x1.74f0e2p-5f, 0x1.45f5fep-5f, 0x1.ec90c4p-4f,  0x1.a0cfcp-3f,
+	0x1.2b05a8p-2f,	 0x1.8ea7f2p-2f,  0x1.00da08p-1f, 0x1.491b5ep-1f,  0x1.b913b4p-1f,
+};
+
+/* The upper bit is the sign. */
+const float ob_fp4_book[16] = {
+	0,
+	0x1.555556p-8f,
+	0x1.555556p-1f,
+	0x1p+0f,
+	0x1.555556p-2f,
+	0x1p-1f,
+	0x1.555556p-3f,
+	0x1p-2f,
+	-0.0f,
+	-0x1.555556p-8f,
+	-0x1.555556p-1f,
+	-0x1p+0f,
+	-0x1.555556p-2f,
+	-0x1p-1f,
+	-0x1.555556p-3f,
+	-0x1p-2f,
+};
+
+/* As the kernels of bitsandbytes spell them: a few units off the middle. */
+const float ob_fp4_threshold[7] = {
+	0x1.555572p-9f, 0x1.6p-4f,     0x1.aaaaaap-3f, 0x1.2aaaaap-2f,
+	0x1.aaaaacp-2f, 0x1.2aaaap-1f, 0x1.aaaaaap-1f,
+};
+
+const uint8_t ob_fp4_code[8] = { 0, 1, 6, 7, 4, 5, 2, 3 };
+
+static unsigned nf4_code(float y)
+{
+	unsigned code = 0;
+
+	for (unsigned t = 0; t < 15; t++)
+		code += y > ob_nf4_threshold[t];
+	return code;
+}
+
+static unsigned fp4_code(float y)
+{
+	unsigned rank = 0;
+
+	for (unsigned t = 0; t < 7; t++)
+		rank += fabsf(y) > ob_fp4_threshold[t];
+	return ob_fp4_code[rank] | (y < 0 ? 8 : 0);
+}
+
+void ob_ref_bnb4_encode(uint8_t *codes, const float *absmax, const float *src, size_t n,
+			size_t block, bool fp4)
+{
+	for (size_t i = 0; i < n; i += 2) {
+		const float a = absmax[i / block], r = a > 0 ? 1 / a : 0;
+		const float y0 = src[i] * r, y1 = i + 1 < n ? src[i + 1] * r : 0;
+
+		*codes++ = (uint8_t)(fp4 ? fp4_code(y0) << 4 | fp4_code(y1)
+					 : nf4_code(y0) << 4 | nf4_code(y1));
+	}
+}
+
+void ob_ref_bnb4_decode(float *dst, const uint8_t *codes, const float *absmax, size_t n,
+			size_t block, bool fp4)
+{
+	const float *book = fp4 ? ob_fp4_book : ob_nf4_book;
+
+	for (size_t i = 0; i < n; i++)
+		dst[i] = product(absmax[i / block], book[codes[i / 2] >> (i % 2 ? 0 : 4) & 15]);
+}
+
+void ob_ref_int8_encode(int8_t *codes, const float *src, float k, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		float q = src[i] * k;
+
+		q = q > -128 ? q : -128; /* a NaN too */
+		codes[i] = (int8_t)rintf(q < 127 ? q : 127);
+	}
+}
+
+void ob_ref_int8_decode(float *dst, const int8_t *codes, float a, float b, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] = product(product(a, codes[i]), b);
+}
+
 const struct ob_kernels ob_kernels_ref = {
 	.name = "ref",
 	.bf16_to_f32 = ob_ref_bf16_to_f32,
@@ -297,4 +402,9 @@ const struct ob_kernels ob_kernels_ref = {
 	.mlx_decode = ob_ref_mlx_decode,
 	.mlx_decode_bf16 = ob_ref_mlx_decode_bf16,
 	.mlx_decode_f16 = ob_ref_mlx_decode_f16,
+	.block_max = ob_ref_block_max,
+	.bnb4_encode = ob_ref_bnb4_encode,
+	.bnb4_decode = ob_ref_bnb4_decode,
+	.int8_encode = ob_ref_int8_encode,
+	.int8_decode = ob_ref_int8_decode,
 };

@@ -26,5 +26,17 @@ void ob_ref_mlx_decode_bf16(float *dst, const uint8_t *codes, const float *scale
 			    const float *biases, size_t n, unsigned bits, unsigned group);
 void ob_ref_mlx_decode_f16(float *dst, const uint8_t *codes, const float *scales,
 			   const float *biases, size_t n, unsigned bits, unsigned group);
+void ob_ref_block_max(float *max, const float *src, size_t n, size_t block);
+void ob_ref_bnb4_encode(uint8_t *codes, const float *absmax, const float *src, size_t n,
+			size_t block, bool fp4);
+void ob_ref_bnb4_decode(float *dst, const uint8_t *codes, const float *absmax, size_t n,
+			size_t block, bool fp4);
+void ob_ref_int8_encode(int8_t *codes, const float *src, float k, size_t n);
+void ob_ref_int8_decode(float *dst, const int8_t *codes, float a, float b, size_t n);
+
+/* bitsandbytes: thresholds between the sorted values (NF4's own, FP4's magnitudes); FP4's codes by
+ * rank of magnitude. */
+extern const float ob_nf4_threshold[15], ob_fp4_threshold[7];
+extern const uint8_t ob_fp4_code[8];
 
 #endif

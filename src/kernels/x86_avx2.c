@@ -387,6 +387,196 @@ static void mlx_decode_f16(float *dst, const uint8_t *codes, const float *scales
 		      ob_ref_mlx_decode_f16);
 }
 
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+/* n is a multiple of 32. */
+ALWAYS_INLINE uint32_t max_abs_bits32(const float *x, size_t n)
+{
+	const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+	__m256i a = _mm256_setzero_si256(), b = a;
+	__m128i m;
+
+	for (size_t i = 0; i < n; i += 16) {
+		a = _mm256_max_epu32(a, _mm256_and_si256(load(x + i), magnitude));
+		b = _mm256_max_epu32(b, _mm256_and_si256(load(x + i + 8), magnitude));
+	}
+	a = _mm256_max_epu32(a, b);
+	m = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+	m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+	m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
+	return (uint32_t)_mm_cvtsi128_si32(m);
+}
+
+static void block_max(float *max, const float *src, size_t n, size_t block)
+{
+	for (size_t i = 0; i < n; i += block) {
+		const size_t m = n - i < block ? n - i : block;
+		const uint32_t bits = m % 32 == 0 ? max_abs_bits32(src + i, m)
+						  : max_abs_bits(src + i, m);
+
+		memcpy(max++, &bits, sizeof(bits));
+	}
+}
+
+/* A row of 16 by 4-bit index: the upper bit of the index chooses the half. */
+ALWAYS_INLINE __m256 choose16(__m256 low, __m256 high, __m256i at)
+{
+	return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, at),
+				_mm256_permutevar8x32_ps(high, at),
+				_mm256_castsi256_ps(_mm256_slli_epi32(at, 28)));
+}
+
+/* The number of thresholds below y. Comparing with each is faster than a search by permutation. */
+ALWAYS_INLINE __m256i rank_of(__m256 y, const float *threshold, int n)
+{
+	__m256i rank = _mm256_setzero_si256();
+
+#pragma GCC unroll 15
+	for (int i = 0; i < n; i++) {
+		const __m256 t = _mm256_broadcast_ss(threshold + i);
+
+		rank = _mm256_sub_epi32(rank, _mm256_castps_si256(_mm256_cmp_ps(y, t, _CMP_GT_OQ)));
+	}
+	return rank;
+}
+
+ALWAYS_INLINE __m256i bnb4_code(__m256 y, __m256i fp4_codes, bool fp4)
+{
+	const __m256 sign = _mm256_set1_ps(-0.0f);
+	__m256i code, negative;
+
+	if (!fp4)
+		return rank_of(y, ob_nf4_threshold, 15);
+	code = rank_of(_mm256_andnot_ps(sign, y), ob_fp4_threshold, 7);
+	code = _mm256_permutevar8x32_epi32(fp4_codes, code);
+	negative = _mm256_castps_si256(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_LT_OQ));
+	return _mm256_or_si256(code, _mm256_and_si256(negative, _mm256_set1_epi32(8)));
+}
+
+/* 32 codes, 8 in each v, to 16 bytes. */
+ALWAYS_INLINE void bnb4_pack(uint8_t *codes, __m256i v0, __m256i v1, __m256i v2, __m256i v3)
+{
+	const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+	const __m256i words0 = _mm256_packus_epi32(v0, v1), words1 = _mm256_packus_epi32(v2, v3);
+	__m256i x = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words0, words1), order);
+
+	x = _mm256_maddubs_epi16(x, _mm256_set1_epi16(1 << 8 | 16));
+	x = _mm256_permute4x64_epi64(_mm256_packus_epi16(x, x), 0x08);
+	_mm_storeu_si128((void *)codes, _mm256_castsi256_si128(x));
+}
+
+ALWAYS_INLINE void bnb4_encode_as(uint8_t *codes, const float *absmax, const float *src, size_t n,
+				  size_t block, bool fp4)
+{
+	const __m256i fp4_codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)ob_fp4_code));
+
+	for (size_t i = 0; i < n; i += block, absmax++) {
+		const size_t m = n - i < block ? n - i : block;
+		const __m256 r = _mm256_set1_ps(*absmax > 0 ? 1 / *absmax : 0);
+		size_t j = 0;
+
+		for (; m - j >= 32; j += 32, codes += 16) {
+			__m256i c[4];
+
+#pragma GCC unroll 4
+			for (unsigned k = 0; k < 4; k++) {
+				const __m256 x = _mm256_loadu_ps(src + i + j + 8 * k);
+
+				c[k] = bnb4_code(_mm256_mul_ps(x, r), fp4_codes, fp4);
+			}
+			bnb4_pack(codes, c[0], c[1], c[2], c[3]);
+		}
+		if (j < m)
+			ob_ref_bnb4_encode(codes, absmax, src + i + j, m - j, block, fp4);
+	}
+}
+
+static void bnb4_encode(uint8_t *codes, const float *absmax, const float *src, size_t n,
+			size_t block, bool fp4)
+{
+	if (fp4)
+		bnb4_encode_as(codes, absmax, src, n, block, true);
+	else
+		bnb4_encode_as(codes, absmax, src, n, block, false);
+}
+
+/* 8 values of the codes in the lower 8 bytes of c. */
+ALWAYS_INLINE __m256 bnb4_values(__m128i c, __m256 low, __m256 high, __m256 a)
+{
+	return _mm256_mul_ps(a, choose16(low, high, _mm256_cvtepu8_epi32(c)));
+}
+
+static void bnb4_decode(float *dst, const uint8_t *codes, const float *absmax, size_t n,
+			size_t block, bool fp4)
+{
+	const float *book = fp4 ? ob_fp4_book : ob_nf4_book;
+	const __m256 low = _mm256_loadu_ps(book), high = _mm256_loadu_ps(book + 8);
+	const __m128i nibble = _mm_set1_epi8(15);
+
+	for (size_t i = 0; i < n; i += block, absmax++) {
+		const size_t m = n - i < block ? n - i : block;
+		const __m256 a = _mm256_set1_ps(*absmax);
+		size_t j = 0;
+
+		for (; m - j >= 32 && isfinite(*absmax); j += 32) {
+			const __m128i b = _mm_loadu_si128((const void *)(codes + (i + j) / 2));
+			const __m128i up = _mm_and_si128(_mm_srli_epi16(b, 4), nibble);
+			const __m128i c0 = _mm_unpacklo_epi8(up, _mm_and_si128(b, nibble));
+			const __m128i c1 = _mm_unpackhi_epi8(up, _mm_and_si128(b, nibble));
+			float *to = dst + i + j;
+
+			_mm256_storeu_ps(to, bnb4_values(c0, low, high, a));
+			_mm256_storeu_ps(to + 8, bnb4_values(_mm_srli_si128(c0, 8), low, high, a));
+			_mm256_storeu_ps(to + 16, bnb4_values(c1, low, high, a));
+			_mm256_storeu_ps(to + 24, bnb4_values(_mm_srli_si128(c1, 8), low, high, a));
+		}
+		if (j < m)
+			ob_ref_bnb4_decode(dst + i + j, codes + (i + j) / 2, absmax, m - j, block,
+					   fp4);
+	}
+}
+
+/* maxps gives its second operand for a NaN. */
+ALWAYS_INLINE __m256i int8_quantize(const float *src, __m256 k)
+{
+	__m256 q = _mm256_mul_ps(_mm256_loadu_ps(src), k);
+
+	q = _mm256_min_ps(_mm256_max_ps(q, _mm256_set1_ps(-128)), _mm256_set1_ps(127));
+	return _mm256_cvtps_epi32(q);
+}
+
+static void int8_encode(int8_t *codes, const float *src, float k, size_t n)
+{
+	const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+	const __m256 kk = _mm256_set1_ps(k);
+	size_t i = 0;
+
+	for (; n - i >= 32; i += 32) {
+		const __m256i a = _mm256_packs_epi32(int8_quantize(src + i, kk),
+						     int8_quantize(src + i + 8, kk));
+		const __m256i b = _mm256_packs_epi32(int8_quantize(src + i + 16, kk),
+						     int8_quantize(src + i + 24, kk));
+
+		_mm256_storeu_si256((void *)(codes + i),
+				    _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b), order));
+	}
+	ob_ref_int8_encode(codes + i, src + i, k, n - i);
+}
+
+static void int8_decode(float *dst, const int8_t *codes, float a, float b, size_t n)
+{
+	const __m256 aa = _mm256_set1_ps(a), bb = _mm256_set1_ps(b);
+	size_t i = 0;
+
+	for (; n - i >= 8 && isfinite(a); i += 8) {
+		const __m128i q = _mm_loadl_epi64((const void *)(codes + i));
+		const __m256 x = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+
+		_mm256_storeu_ps(dst + i, _mm256_mul_ps(_mm256_mul_ps(x, aa), bb));
+	}
+	ob_ref_int8_decode(dst + i, codes + i, a, b, n - i);
+}
+
 const struct ob_kernels ob_kernels_avx2 = {
 	.name = "avx2",
 	.bf16_to_f32 = bf16_to_f32,
@@ -401,4 +591,9 @@ const struct ob_kernels ob_kernels_avx2 = {
 	.mlx_decode = mlx_decode,
 	.mlx_decode_bf16 = mlx_decode_bf16,
 	.mlx_decode_f16 = mlx_decode_f16,
+	.block_max = block_max,
+	.bnb4_encode = bnb4_encode,
+	.bnb4_decode = bnb4_decode,
+	.int8_encode = int8_encode,
+	.int8_decode = int8_decode,
 };

@@ -348,6 +348,158 @@ static void mlx_decode_f16(float *dst, const uint8_t *codes, const float *scales
 		      ob_ref_mlx_decode_f16);
 }
 
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+/* n is a multiple of 32. */
+ALWAYS_INLINE uint32_t max_abs_bits32(const float *x, size_t n)
+{
+	const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+	__m512i a = _mm512_setzero_si512(), b = a;
+
+	for (size_t i = 0; i < n; i += 32) {
+		const __m512i x0 = _mm512_loadu_si512(x + i), x1 = _mm512_loadu_si512(x + i + 16);
+
+		a = _mm512_max_epu32(a, _mm512_and_si512(x0, magnitude));
+		b = _mm512_max_epu32(b, _mm512_and_si512(x1, magnitude));
+	}
+	return _mm512_reduce_max_epu32(_mm512_max_epu32(a, b));
+}
+
+static void block_max(float *max, const float *src, size_t n, size_t block)
+{
+	for (size_t i = 0; i < n; i += block) {
+		const size_t m = n - i < block ? n - i : block;
+		const uint32_t bits = m % 32 == 0 ? max_abs_bits32(src + i, m)
+						  : max_abs_bits(src + i, m);
+
+		memcpy(max++, &bits, sizeof(bits));
+	}
+}
+
+/* The number of thresholds below y, by halves; rows of `t` beyond the last are not asked for. */
+ALWAYS_INLINE __m512i rank_of(__m512 y, __m512 t, int half)
+{
+	__m512i rank = _mm512_setzero_si512();
+
+#pragma GCC unroll 4
+	for (; half > 0; half /= 2) {
+		const __m512i at = _mm512_add_epi32(rank, _mm512_set1_epi32(half - 1));
+		const __mmask16 above =
+			_mm512_cmp_ps_mask(y, _mm512_permutexvar_ps(at, t), _CMP_GT_OQ);
+
+		rank = _mm512_mask_add_epi32(rank, above, rank, _mm512_set1_epi32(half));
+	}
+	return rank;
+}
+
+ALWAYS_INLINE __m512i bnb4_code(__m512 y, __m512 t, __m512i fp4_codes, bool fp4)
+{
+	__m512i code;
+
+	if (!fp4)
+		return rank_of(y, t, 8);
+	code = _mm512_permutexvar_epi32(rank_of(_mm512_abs_ps(y), t, 4), fp4_codes);
+	return _mm512_mask_or_epi32(code, _mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_LT_OQ),
+				    code, _mm512_set1_epi32(8));
+}
+
+ALWAYS_INLINE void bnb4_encode_as(uint8_t *codes, const float *absmax, const float *src, size_t n,
+				  size_t block, bool fp4)
+{
+	const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+	const __m512i join = _mm512_set1_epi32(1 << 16 | 16);
+	const __m512i fp4_codes = _mm512_cvtepu8_epi32(_mm_loadl_epi64((const void *)ob_fp4_code));
+	const __m512 t = fp4 ? _mm512_maskz_loadu_ps(0x7f, ob_fp4_threshold)
+			     : _mm512_maskz_loadu_ps(0x7fff, ob_nf4_threshold);
+
+	for (size_t i = 0; i < n; i += block, absmax++) {
+		const size_t m = n - i < block ? n - i : block;
+		const __m512 r = _mm512_set1_ps(*absmax > 0 ? 1 / *absmax : 0);
+		size_t j = 0;
+
+		for (; m - j >= 32; j += 32, codes += 16) {
+			const __m512 x0 = _mm512_loadu_ps(src + i + j);
+			const __m512 x1 = _mm512_loadu_ps(src + i + j + 16);
+			const __m512i c0 = bnb4_code(_mm512_mul_ps(x0, r), t, fp4_codes, fp4);
+			const __m512i c1 = bnb4_code(_mm512_mul_ps(x1, r), t, fp4_codes, fp4);
+			const __m512i c =
+				_mm512_permutexvar_epi64(order, _mm512_packus_epi32(c0, c1));
+
+			_mm_storeu_si128((void *)codes,
+					 _mm512_cvtepi32_epi8(_mm512_madd_epi16(c, join)));
+		}
+		if (j < m)
+			ob_ref_bnb4_encode(codes, absmax, src + i + j, m - j, block, fp4);
+	}
+}
+
+static void bnb4_encode(uint8_t *codes, const float *absmax, const float *src, size_t n,
+			size_t block, bool fp4)
+{
+	if (fp4)
+		bnb4_encode_as(codes, absmax, src, n, block, true);
+	else
+		bnb4_encode_as(codes, absmax, src, n, block, false);
+}
+
+static void bnb4_decode(float *dst, const uint8_t *codes, const float *absmax, size_t n,
+			size_t block, bool fp4)
+{
+	const __m512 book = _mm512_loadu_ps(fp4 ? ob_fp4_book : ob_nf4_book);
+	const __m128i nibble = _mm_set1_epi8(15);
+
+	for (size_t i = 0; i < n; i += block, absmax++) {
+		const size_t m = n - i < block ? n - i : block;
+		const __m512 a = _mm512_set1_ps(*absmax);
+		size_t j = 0;
+
+		for (; m - j >= 32 && isfinite(*absmax); j += 32) {
+			const __m128i b = _mm_loadu_si128((const void *)(codes + (i + j) / 2));
+			const __m128i up = _mm_and_si128(_mm_srli_epi16(b, 4), nibble);
+			const __m128i low = _mm_and_si128(b, nibble);
+			const __m512i c0 = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(up, low));
+			const __m512i c1 = _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(up, low));
+
+			_mm512_storeu_ps(dst + i + j,
+					 _mm512_mul_ps(a, _mm512_permutexvar_ps(c0, book)));
+			_mm512_storeu_ps(dst + i + j + 16,
+					 _mm512_mul_ps(a, _mm512_permutexvar_ps(c1, book)));
+		}
+		if (j < m)
+			ob_ref_bnb4_decode(dst + i + j, codes + (i + j) / 2, absmax, m - j, block,
+					   fp4);
+	}
+}
+
+static void int8_encode(int8_t *codes, const float *src, float k, size_t n)
+{
+	const __m512 least = _mm512_set1_ps(-128), most = _mm512_set1_ps(127);
+	size_t i = 0;
+
+	for (; n - i >= 16; i += 16) {
+		__m512 q = _mm512_mul_ps(_mm512_loadu_ps(src + i), _mm512_set1_ps(k));
+
+		/* maxps gives its second operand for a NaN. */
+		q = _mm512_min_ps(_mm512_max_ps(q, least), most);
+		_mm_storeu_si128((void *)(codes + i), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(q)));
+	}
+	ob_ref_int8_encode(codes + i, src + i, k, n - i);
+}
+
+static void int8_decode(float *dst, const int8_t *codes, float a, float b, size_t n)
+{
+	size_t i = 0;
+
+	for (; n - i >= 16 && isfinite(a); i += 16) {
+		const __m128i q = _mm_loadu_si128((const void *)(codes + i));
+		const __m512 x = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+
+		_mm512_storeu_ps(dst + i, _mm512_mul_ps(_mm512_mul_ps(x, _mm512_set1_ps(a)),
+							_mm512_set1_ps(b)));
+	}
+	ob_ref_int8_decode(dst + i, codes + i, a, b, n - i);
+}
+
 const struct ob_kernels ob_kernels_avx512 = {
 	.name = "avx512",
 	.bf16_to_f32 = bf16_to_f32,
@@ -362,4 +514,9 @@ const struct ob_kernels ob_kernels_avx512 = {
 	.mlx_decode = mlx_decode,
 	.mlx_decode_bf16 = mlx_decode_bf16,
 	.mlx_decode_f16 = mlx_decode_f16,
+	.block_max = block_max,
+	.bnb4_encode = bnb4_encode,
+	.bnb4_decode = bnb4_decode,
+	.int8_encode = int8_encode,
+	.int8_decode = int8_decode,
 };

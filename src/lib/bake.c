@@ -80,28 +80,18 @@ int ob_job_main_run(struct oocbake_job *job, struct ob_run run, oocbake_progress
 	return rc;
 }
 
-struct header {
-	const char *name;
-	int fd;
-};
-
 static int put_header(void *ctx, const void *data, size_t n, uint64_t off, ob_err *e)
 {
-	const struct header *h = ctx;
-	int err = ob_io_write_all(h->fd, data, n, off);
-	return err ? ob_fail_sys(e, OB_IO, err, "writing the header of %s failed", h->name) : 0;
+	return ob_stage_write(ctx, data, n, off, e);
 }
 
-static int write_header(const struct ob_plan *p, const struct ob_out_file *f, struct ob_handle *to,
-			ob_err *e)
+int ob_job_put_header(const struct oocbake_job *job, const struct ob_target *target, size_t i,
+		      ob_err *e)
 {
-	if (ob_handle_hold(to, e))
-		return -1;
-	struct header h = { f->name, to->fd };
-	int rc = ob_st_header_write(f->entry, f->n_entries, p->meta, p->n_meta, OB_IO_ALIGN,
-				    put_header, &h, e);
-	ob_handle_drop(to);
-	return rc;
+	const struct ob_plan *p = job->plan;
+	const struct ob_out_file *f = &p->file[i];
+	return ob_st_header_write(f->entry, f->n_entries, p->meta, p->n_meta, f->header_size,
+				  put_header, target[i].handle, e);
 }
 
 static int create_files(struct oocbake_job *job, struct ob_stage *st, struct ob_target *target,
@@ -111,7 +101,7 @@ static int create_files(struct oocbake_job *job, struct ob_stage *st, struct ob_
 	for (size_t i = 0; i < p->n_files; i++) {
 		const struct ob_out_file *f = &p->file[i];
 		if (ob_stage_create(st, p->to_file ? "" : f->name, f->size, &target[i].handle, e) ||
-		    write_header(p, f, target[i].handle, e))
+		    ob_job_put_header(job, target, i, e))
 			return -1;
 	}
 	return 0;
@@ -131,10 +121,13 @@ static int make_folder_of(struct ob_stage *st, const char *rel, ob_err *e)
 	return ob_stage_mkdir(st, folder, e);
 }
 
-static int put_small_files(struct oocbake_job *job, struct ob_stage *st, ob_err *e)
+/* Those that tell the sizes of the weight files wait until the run has told them. */
+static int put_small_files(struct oocbake_job *job, struct ob_stage *st, bool is_settled, ob_err *e)
 {
 	for (size_t i = 0; i < job->small.n; i++) {
 		const struct ob_small_file *f = &job->small.file[i];
+		if (is_settled != (job->plan->n_late && !f->copy_from))
+			continue;
 		if (make_folder_of(st, f->rel, e))
 			return -1;
 		int rc = f->copy_from ? ob_stage_copy(st, f->rel, f->copy_from, e)
@@ -217,7 +210,7 @@ static int fill_stage(struct bake *b, ob_err *e)
 	for (size_t i = 0; i < p->n_files; i++)
 		b->size += p->file[i].size;
 	if (ob_stage_need(b->st, b->size, e) || create_files(b->job, b->st, b->target, e) ||
-	    put_small_files(b->job, b->st, e))
+	    put_small_files(b->job, b->st, false, e))
 		return -1;
 	return ob_stage_commit(b->st, b->facts.data, e);
 }
@@ -286,6 +279,8 @@ static int bake(struct bake *b, ob_err *e)
 		return -1;
 	if (job->cancel)
 		return ob_fail(e, OB_CANCELLED, "stopped on request");
+	if (ob_job_settle(job, b->st, b->target, e) || put_small_files(job, b->st, true, e))
+		return -1;
 	return ob_stage_publish(b->st, e);
 }
 

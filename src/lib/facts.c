@@ -59,7 +59,7 @@ int ob_job_facts(const struct oocbake_job *job, struct ob_text *t, ob_err *e)
 		ob_text_printf(t, "sums fused\n");
 	else
 		ob_text_printf(t, "sums BLIS %s %s\n", ob_gemm_version(), ob_gemm_arch());
-	ob_text_printf(t, "plan %016" PRIx64 "\n", ob_plan_fingerprint(job->plan));
+	ob_text_printf(t, "plan %016" PRIx64 "\n", job->plan->fingerprint);
 	return t->failed ? ob_fail_nomem(e, "description of the run") : 0;
 }
 

@@ -83,10 +83,20 @@ int ob_job_verify(struct oocbake_job *job, oocbake_progress_fn fn, void *user, o
 /* job.c: a remark for oocbake_note. */
 int ob_job_note(struct oocbake_job *job, ob_err *e, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* prepare.c: the small files of the plan as it is now. */
+int ob_job_export(struct oocbake_job *job, ob_err *e);
+/* late.c: texts whose length only the run told get their places in the plan and in the staged files... */
+int ob_job_settle(struct oocbake_job *job, struct ob_stage *st, const struct ob_target *target,
+		  ob_err *e);
+/* ...or, for verification, the places that an output gives them. */
+int ob_job_adopt_lengths(struct oocbake_job *job, struct ob_file *const *output, ob_err *e);
 /* confine.c: what is left are `runs` of the engine over the targets and, with a stage, its publication. Enters
  * the sandbox, if that is wanted. */
 int ob_job_confine(struct oocbake_job *job, const struct ob_stage *st,
 		   const struct ob_target *target, unsigned runs, ob_err *e);
+/* bake.c: writes the header of output file i. */
+int ob_job_put_header(const struct oocbake_job *job, const struct ob_target *target, size_t i,
+		      ob_err *e);
 /* bake.c: the engine over the job's plan; `run` says the targets and what to do with them. */
 int ob_job_engine(struct oocbake_job *job, struct ob_run *run, const char *phase,
 		  oocbake_progress_fn fn, void *user, ob_err *e);

@@ -134,6 +134,12 @@ static int collect_notes(struct oocbake_job *job, ob_err *e)
 	return 0;
 }
 
+int ob_job_export(struct oocbake_job *job, ob_err *e)
+{
+	ob_small_files_free(&job->small);
+	return ob_export_files(job->plan, &job->small, e);
+}
+
 int ob_job_prepare(struct oocbake_job *job, bool for_verify, ob_err *e)
 {
 	ob_job_unprepare(job);

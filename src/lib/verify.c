@@ -60,19 +60,24 @@ static int open_output(struct oocbake_job *job, size_t i, struct ob_file **f, ob
 		cannot_open(&why, e);
 		goto done;
 	}
-	if ((*f)->stamp.size != want->size) {
-		ob_fail(e, OB_VERIFY, "%s has %llu bytes, this bake gives %llu", path,
-			(unsigned long long)(*f)->stamp.size, (unsigned long long)want->size);
-		goto done;
-	}
-	struct header_check c = { *f };
-	rc = ob_st_header_write(want->entry, want->n_entries, p->meta, p->n_meta, OB_IO_ALIGN,
-				compare_header, &c, e);
-	if (!rc)
-		ob_file_enable_direct(*f);
+	rc = 0;
 done:
 	ob_arena_free(&a);
 	return rc;
+}
+
+static int check_output(const struct ob_plan *p, size_t i, struct ob_file *f, ob_err *e)
+{
+	const struct ob_out_file *want = &p->file[i];
+	struct header_check c = { f };
+	if (f->stamp.size != want->size)
+		return ob_fail(e, OB_VERIFY, "%s has %llu bytes, this bake gives %llu", f->path,
+			       (unsigned long long)f->stamp.size, (unsigned long long)want->size);
+	if (ob_st_header_write(want->entry, want->n_entries, p->meta, p->n_meta, want->header_size,
+			       compare_header, &c, e))
+		return -1;
+	ob_file_enable_direct(f);
+	return 0;
 }
 
 /* Weight files that are not the bake's would be loaded along with it. */
@@ -180,6 +185,11 @@ int ob_job_verify(struct oocbake_job *job, oocbake_progress_fn fn, void *user, o
 			goto done;
 		target[i].reference = file[i];
 	}
+	if (ob_job_adopt_lengths(job, file, e))
+		goto done;
+	for (size_t i = 0; i < p->n_files; i++)
+		if (check_output(p, i, file[i], e))
+			goto done;
 	if (!p->to_file && find_strangers(job, e))
 		goto done;
 	for (size_t i = 0; i < job->small.n; i++)

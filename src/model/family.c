@@ -282,6 +282,16 @@ void ob_family_embeddings(const struct ob_model *m, const char **embedding, cons
 		*head = NULL;
 }
 
+enum ob_use ob_family_use(const struct ob_model *m, const char *name)
+{
+	const char *embedding, *head;
+
+	ob_family_embeddings(m, &embedding, &head);
+	if (embedding && strcmp(name, embedding) == 0)
+		return OB_USE_EMBEDDING;
+	return head && strcmp(name, head) == 0 ? OB_USE_HEAD : OB_USE_OTHER;
+}
+
 static bool is_flagged_tied(const struct ob_model *m)
 {
 	static const char key[] = "tie_word_embeddings";

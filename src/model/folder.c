@@ -7,6 +7,8 @@
  *	NAME-00001-of-0000N.safetensors	all of them, of one complete set
  *	ANY.safetensors			the only one that is no shard and no adapter
  *
+ * then the same of .bin, where pytorch_model is the name and a file without that name must be called
+ * *model*.bin, of .pth, .pt and .ckpt, and of .npz (MLX's weights.npz, or weights.00.npz and so on).
  * Other files with weights are old copies beside these and are not looked at.
  */
 #include <dirent.h>
@@ -23,16 +25,27 @@
 
 #define FILES_MAX 100000u /* a folder with more is no model */
 
-static const char suffix[] = ".safetensors";
-static const char index_suffix[] = ".safetensors.index.json";
-
-/* How transformers and diffusers call weights; the first is preferred. */
-static const char *const known_prefixes[] = { "model", "diffusion_pytorch_model" };
-enum { N_KNOWN = sizeof(known_prefixes) / sizeof(*known_prefixes) };
+/* How transformers and diffusers call weights (the first is preferred), and how what is written
+ * from them is called. */
+#define N_KNOWN 2
+static const struct kind {
+	const char *suffix;
+	const char *known[N_KNOWN];
+	const char *pattern; /* of a file that may be the only one; NULL: any */
+} kinds[] = {
+	{ ".safetensors", { "model", "diffusion_pytorch_model" }, NULL },
+	{ ".bin", { "pytorch_model", "diffusion_pytorch_model" }, "*model*.bin" },
+	{ ".pth", { "model", "consolidated.00" }, NULL },
+	{ ".pt", { "model", "pytorch_model" }, NULL },
+	{ ".ckpt", { "model", "pytorch_model" }, NULL },
+	{ ".npz", { "weights", "model" }, NULL },
+};
+enum { N_KINDS = sizeof(kinds) / sizeof(*kinds) };
 
 /* Regular files of the folder (links to such included), sorted by name. */
 struct files {
 	const char *folder;
+	const struct kind *kind; /* that is looked for */
 	struct ob_arena *arena;
 	const char **name;
 	size_t n, cap;
@@ -84,13 +97,14 @@ static const char *find_file(const struct files *f, const char *name)
 	return hit ? *hit : NULL;
 }
 
-/* Files of PEFT, diffusers and mlx-lm that change a model and are none. */
+/* Files of PEFT, diffusers and mlx-lm that change a model and are none, and those of a training. */
 static bool is_adapter(const char *name)
 {
 	static const char *const patterns[] = {
-		"adapter_model*",
-		"*adapters.safetensors",
-		"pytorch_lora_weights*",
+		"adapter_model*", "*adapters.safetensors",
+		"*adapters.npz",  "pytorch_lora_weights*",
+		"optimizer*",	  "scheduler*",
+		"rng_state*",	  "training_args*",
 	};
 
 	for (size_t i = 0; i < sizeof(patterns) / sizeof(*patterns); i++)
@@ -99,9 +113,10 @@ static bool is_adapter(const char *name)
 	return false;
 }
 
-static bool is_weight_file(const char *name)
+static bool is_weight_file(const struct files *f, const char *name)
 {
-	return ob_has_suffix(name, suffix) && !is_adapter(name);
+	return ob_has_suffix(name, f->kind->suffix) && !is_adapter(name) &&
+	       (!f->kind->pattern || fnmatch(f->kind->pattern, name, 0) == 0);
 }
 
 const char *ob_foreign_weights(const char *name)
@@ -109,11 +124,10 @@ const char *ob_foreign_weights(const char *name)
 	static const struct {
 		const char *pattern, *container;
 	} known[] = {
-		{ "*.gguf", "GGUF" },	  { "*.npz", "NumPy" },
-		{ "*.pt", "PyTorch" },	  { "*.pth", "PyTorch" },
-		{ "*.ckpt", "PyTorch" },  { "*model*.bin", "PyTorch" },
-		{ "*.h5", "TensorFlow" }, { "*.msgpack", "Flax" },
-		{ "*.onnx", "ONNX" },	  { "consolidated*.bin", "PyTorch" },
+		{ "*.gguf", "GGUF" },
+		{ "*.h5", "TensorFlow" },
+		{ "*.msgpack", "Flax" },
+		{ "*.onnx", "ONNX" },
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
@@ -139,7 +153,7 @@ static size_t five_digits(const char *s)
 	return n;
 }
 
-static bool parse_shard(const char *name, struct shard_name *s)
+static bool parse_shard(const char *name, const char *suffix, struct shard_name *s)
 {
 	static const char shape[] = "-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]";
 	const size_t tail = strlen("-00001-of-00001");
@@ -163,16 +177,26 @@ static const char *find_shard(const struct files *f, const char *first, const st
 			      size_t number, char name[NAME_MAX + 1])
 {
 	snprintf(name, NAME_MAX + 1, "%.*s-%05zu-of-%05zu%s", (int)s->prefix, first, number,
-		 s->total, suffix);
+		 s->total, f->kind->suffix);
 	return find_file(f, name);
 }
 
 /* ---- the ways to find weights: 1 found, 0 not so, -1 ---- */
 
+/* What is written is called as safetensors are. */
+static const char *output_prefix(const struct files *f, const char *prefix)
+{
+	return strcmp(prefix, f->kind->known[0]) == 0 ? kinds[0].known[0] : prefix;
+}
+
 static int by_index(const struct files *f, struct ob_weights *w, ob_err *e)
 {
-	const char *preferred = find_file(f, "model.safetensors.index.json");
-	const char *found = preferred;
+	char index_suffix[64], name[128];
+	const char *preferred, *found, *prefix;
+
+	snprintf(index_suffix, sizeof(index_suffix), "%s.index.json", f->kind->suffix);
+	snprintf(name, sizeof(name), "%s%s", f->kind->known[0], index_suffix);
+	found = preferred = find_file(f, name);
 
 	for (size_t i = 0; i < f->n && !preferred; i++) {
 		if (!ob_has_suffix(f->name[i], index_suffix) || is_adapter(f->name[i]))
@@ -186,10 +210,11 @@ static int by_index(const struct files *f, struct ob_weights *w, ob_err *e)
 	}
 	if (!found)
 		return 0;
-	w->prefix = ob_arena_strndup(f->arena, found, strlen(found) - strlen(index_suffix), e);
+	prefix = ob_arena_strndup(f->arena, found, strlen(found) - strlen(index_suffix), e);
 	w->index = ob_arena_printf(f->arena, e, "%s/%s", f->folder, found);
-	if (!w->prefix || !w->index || ob_index_shards(w->index, f->arena, &w->name, &w->n, e) != 0)
+	if (!prefix || !w->index || ob_index_shards(w->index, f->arena, &w->name, &w->n, e) != 0)
 		return -1;
+	w->prefix = output_prefix(f, prefix);
 	return 1;
 }
 
@@ -206,27 +231,29 @@ static int only_file(const struct files *f, const char *name, struct ob_weights 
 static int by_known_name(const struct files *f, struct ob_weights *w, ob_err *e)
 {
 	for (int i = 0; i < N_KNOWN; i++) {
-		char *name = ob_arena_printf(f->arena, e, "%s%s", known_prefixes[i], suffix);
+		const char *prefix = f->kind->known[i];
+		char *name = ob_arena_printf(f->arena, e, "%s%s", prefix, f->kind->suffix);
 		const char *found = name ? find_file(f, name) : NULL;
 
 		if (!name)
 			return -1;
 		if (!found)
 			continue;
-		w->prefix = known_prefixes[i];
+		w->prefix = output_prefix(f, prefix);
 		return only_file(f, found, w, e);
 	}
 	return 0;
 }
 
 /* "model.fp16" is the fp16 variant of "model". */
-static const char *known_prefix(const char *name)
+static const char *known_prefix(const struct files *f, const char *name)
 {
 	for (int i = 0; i < N_KNOWN; i++) {
-		size_t n = strlen(known_prefixes[i]);
+		const char *prefix = f->kind->known[i];
+		size_t n = strlen(prefix);
 
-		if (strncmp(name, known_prefixes[i], n) == 0 && (name[n] == '-' || name[n] == '.'))
-			return known_prefixes[i];
+		if (strncmp(name, prefix, n) == 0 && (name[n] == '-' || name[n] == '.'))
+			return output_prefix(f, prefix);
 	}
 	return NULL;
 }
@@ -237,8 +264,8 @@ static int whole_set(const struct files *f, const char *first, struct ob_weights
 	char name[NAME_MAX + 1];
 	struct shard_name s;
 
-	parse_shard(first, &s);
-	w->prefix = known_prefix(first);
+	parse_shard(first, f->kind->suffix, &s);
+	w->prefix = known_prefix(f, first);
 	w->name = ob_arena_alloc(f->arena, s.total * sizeof(*w->name), e);
 	if (!w->name)
 		return -1;
@@ -257,7 +284,7 @@ static int by_set(const struct files *f, struct ob_weights *w, ob_err *e)
 		struct shard_name s;
 		size_t number = 1, last;
 
-		if (is_adapter(f->name[i]) || !parse_shard(f->name[i], &s))
+		if (is_adapter(f->name[i]) || !parse_shard(f->name[i], f->kind->suffix, &s))
 			continue;
 		/* The first one of a set speaks for it, the others only where it is not there. */
 		last = s.number == 1 ? s.total : 1;
@@ -286,7 +313,7 @@ static int by_elimination(const struct files *f, struct ob_weights *w, ob_err *e
 	const char *found = NULL;
 
 	for (size_t i = 0; i < f->n; i++) {
-		if (!is_weight_file(f->name[i]))
+		if (!is_weight_file(f, f->name[i]))
 			continue;
 		if (found)
 			return ob_fail(e, OB_MISMATCH,
@@ -298,8 +325,28 @@ static int by_elimination(const struct files *f, struct ob_weights *w, ob_err *e
 	}
 	if (!found)
 		return 0;
-	w->prefix = known_prefix(found);
+	w->prefix = known_prefix(f, found);
 	return only_file(f, found, w, e);
+}
+
+/* "weights.00.npz", "weights.01.npz", ... as MLX's converters numbered them */
+static int by_number(const struct files *f, struct ob_weights *w, ob_err *e)
+{
+	char name[128];
+
+	if (strcmp(f->kind->suffix, ".npz") != 0)
+		return 0;
+	w->name = ob_arena_alloc(f->arena, f->n * sizeof(*w->name), e);
+	if (!w->name)
+		return -1;
+	for (w->n = 0; w->n < f->n; w->n++) {
+		snprintf(name, sizeof(name), "%s.%02zu.npz", f->kind->known[0], w->n);
+		w->name[w->n] = find_file(f, name);
+		if (!w->name[w->n])
+			break;
+	}
+	w->prefix = kinds[0].known[0];
+	return w->n > 0;
 }
 
 /* Says what is there instead. */
@@ -320,8 +367,8 @@ static int no_weights(const struct files *f, ob_err *e)
 			       f->folder, f->folder);
 	if (foreign)
 		return ob_fail(e, OB_UNSUPPORTED,
-			       "%s holds %s weights (%s) and no safetensors; "
-			       "this version reads safetensors model folders",
+			       "%s holds %s weights (%s), which this version does not read; it "
+			       "reads folders of safetensors, PyTorch and npz files",
 			       f->folder, ob_foreign_weights(foreign), foreign);
 	if (adapter)
 		return ob_fail(e, OB_MISMATCH,
@@ -337,17 +384,17 @@ static int no_weights(const struct files *f, ob_err *e)
 int ob_folder_weights(struct ob_arena *a, const char *folder, struct ob_weights *w, ob_err *e)
 {
 	static int (*const ways[])(const struct files *f, struct ob_weights *w, ob_err *e) = {
-		by_index,
-		by_known_name,
-		by_set,
-		by_elimination,
+		by_index, by_known_name, by_number, by_set, by_elimination,
 	};
 	struct files f = { .folder = folder, .arena = a };
 	int found = list_files(&f, e);
 
 	*w = (struct ob_weights){ 0 };
-	for (size_t i = 0; i < sizeof(ways) / sizeof(*ways) && found == 0; i++)
-		found = ways[i](&f, w, e);
+	for (size_t k = 0; k < N_KINDS && found == 0; k++) {
+		f.kind = &kinds[k];
+		for (size_t i = 0; i < sizeof(ways) / sizeof(*ways) && found == 0; i++)
+			found = ways[i](&f, w, e);
+	}
 	if (found == 0)
 		found = no_weights(&f, e);
 	ob_free(f.name);

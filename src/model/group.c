@@ -90,6 +90,17 @@ static int find_quantized(struct group *g, ob_err *e)
 	return 0;
 }
 
+static int find_whole(struct ob_model *m, struct ob_tensor *t, ob_err *e)
+{
+	struct ob_parts parts;
+
+	if (t->enc.codec->layout(&t->enc, &t->shape, &m->arena, &parts, e) != 0)
+		return -1;
+	for (unsigned k = 0; k < parts.n; k++)
+		t->whole |= (uint32_t)parts.part[k].whole << k;
+	return 0;
+}
+
 static int add_tensor(struct ob_model *m, const struct ob_recognised *r, ob_err *e)
 {
 	struct ob_tensor *t = &m->tensor[m->n_tensors];
@@ -102,6 +113,8 @@ static int add_tensor(struct ob_model *m, const struct ob_recognised *r, ob_err 
 		t->part[t->n_parts++] = r->part[i];
 		m->bytes += r->part[i]->len;
 	}
+	if (!is_plain(r->enc.codec) && find_whole(m, t, e) != 0)
+		return -1;
 	/* Codecs check their parts' sizes against the shape. */
 	if (!ob_shape_elems(&t->shape, &elems) || !ob_add_u64(m->params, elems, &m->params))
 		return ob_fail(e, OB_LIMIT, "tensor %s: the model has more than 2^64 elements",

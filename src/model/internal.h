@@ -27,8 +27,8 @@ struct ob_weights {
 	const char *prefix; /* NULL where the names tell nothing about the kind of model */
 };
 int ob_folder_weights(struct ob_arena *a, const char *folder, struct ob_weights *w, ob_err *e);
-/* The container that a file's name stands for, as users call it; NULL for safetensors and for what
- * holds no weights. */
+/* The container that a file's name stands for, as users call it, where it is one that is not read;
+ * else NULL. */
 const char *ob_foreign_weights(const char *name);
 
 /* companions.c */
@@ -45,6 +45,10 @@ int ob_index_read(ob_jp_read read, void *source, const char *what, ob_index_fn e
 int ob_index_shards(const char *path, struct ob_arena *a, const char ***name, size_t *n, ob_err *e);
 /* Do the index and what the shards hold agree, tensor by tensor? OB_MISMATCH. */
 int ob_index_check(const char *path, const struct ob_stored_set *set, ob_err *e);
+
+/* dense.c: tensors with strides (views of a PyTorch file, arrays in Fortran order) are laid out row by
+ * row in a temporary file, *file, and say so; NULL when there are none. */
+int ob_make_dense(const char *path, struct ob_listing *l, struct ob_file **file, ob_err *e);
 
 /* group.c: forms m->tensor and all that follows from it. */
 int ob_group_tensors(struct ob_model *m, const struct ob_stored_set *set, ob_err *e);

@@ -94,19 +94,25 @@ static int check_container(const struct ob_file *f, ob_err *e)
 	const char *slash = strrchr(f->path, '/');
 	const char *container = ob_foreign_weights(slash ? slash + 1 : f->path);
 
-	if (ob_has_suffix(f->path, ".safetensors"))
+	if (!container)
 		return 0;
-	if (container)
-		return ob_fail(e, OB_UNSUPPORTED,
-			       "%s is a %s file; this version reads models from "
-			       "safetensors files",
-			       f->path, container);
-	/* Blobs of a download cache are called by their hash. */
-	if (!ob_container_safetensors.probe(f))
-		return ob_fail(e, OB_UNSUPPORTED,
-			       "%s is no safetensors file; name a model folder "
-			       "or a safetensors file",
-			       f->path);
+	return ob_fail(e, OB_UNSUPPORTED, "%s is a %s file, which this version does not read",
+		       f->path, container);
+}
+
+/* The tensors of a file, each in one piece. */
+static int list_file(struct ob_model *m, struct ob_file *f, struct ob_listing *l, ob_err *e)
+{
+	struct ob_file *dense = NULL;
+
+	if (ob_container_list(f, &m->arena, l, e) != 0)
+		return -1;
+	if (l->unpacked)
+		m->temp[m->n_temps++] = l->unpacked;
+	if (ob_make_dense(f->path, l, &dense, e) != 0)
+		return -1;
+	if (dense)
+		m->temp[m->n_temps++] = dense;
 	return 0;
 }
 
@@ -119,8 +125,8 @@ static int open_file(struct ob_model *m, const char *path, struct ob_stored_set 
 	if (ob_file_open(&f, path, e) != 0)
 		return -1;
 	m->file[m->n_files++] = f;
-	if ((m->is_file && check_container(f, e) != 0) ||
-	    ob_container_safetensors.open(f, &m->arena, &l, e) != 0 || add_meta(meta, &l, e) != 0)
+	if ((m->is_file && check_container(f, e) != 0) || list_file(m, f, &l, e) != 0 ||
+	    add_meta(meta, &l, e) != 0)
 		return -1;
 	return add_tensors(set, &l, e);
 }
@@ -171,7 +177,8 @@ static int open_weights(struct ob_model *m, struct ob_stored_set *set, struct me
 		m->weights_prefix =
 			ob_json_get(m->config, "_class_name") ? "diffusion_pytorch_model" : "model";
 	m->file = ob_arena_alloc(&m->arena, w.n * sizeof(*m->file), e);
-	if (!m->file)
+	m->temp = ob_arena_alloc(&m->arena, 2 * w.n * sizeof(*m->temp), e);
+	if (!m->file || !m->temp)
 		return -1;
 	if (m->is_file)
 		return open_file(m, m->path, set, meta, e);
@@ -221,6 +228,8 @@ void ob_model_close(struct ob_model *m)
 		return;
 	for (size_t i = 0; i < m->n_files; i++)
 		ob_file_close(m->file[i]);
+	for (size_t i = 0; i < m->n_temps; i++)
+		ob_file_close(m->temp[i]);
 	ob_map_free(&m->by_name);
 	ob_json_free(m->config);
 	ob_free(m->config_text);
@@ -232,6 +241,9 @@ int ob_model_check(const struct ob_model *m, ob_err *e)
 {
 	for (size_t i = 0; i < m->n_files; i++)
 		if (ob_file_check(m->file[i], e) != 0)
+			return -1;
+	for (size_t i = 0; i < m->n_temps; i++)
+		if (ob_file_check(m->temp[i], e) != 0)
 			return -1;
 	return 0;
 }

@@ -24,6 +24,8 @@ struct ob_tensor {
 	struct ob_encoding enc;
 	const struct ob_stored *part[OB_MAX_PARTS]; /* in the codec's layout order */
 	unsigned n_parts;
+	uint32_t
+		whole; /* bit k: part k is not cut by tiles, but read as a whole, as long as it is */
 };
 
 /* A file of the model folder that is no weight file and goes along with the output. */
@@ -37,6 +39,9 @@ struct ob_model {
 	bool is_file;	       /* one weight file, no folder around it */
 	struct ob_file **file; /* weight files in shard order */
 	size_t n_files;
+	struct ob_file *
+		*temp; /* nameless, with tensors that cannot be read where they are stored */
+	size_t n_temps;
 	struct ob_tensor *tensor; /* in shard order, within a shard by offset */
 	size_t n_tensors;
 	struct ob_map by_name;	    /* logical name -> index of tensor */
@@ -88,6 +93,8 @@ bool ob_family_known(const struct ob_model *m);
  * "lm_head.weight"); NULL when the model has none that is known, *head also where it is no language
  * model (a classifier, an encoder). *head may name a tensor that is absent because it is tied. */
 void ob_family_embeddings(const struct ob_model *m, const char **embedding, const char **head);
+/* Is this the token embedding or the head? */
+enum ob_use ob_family_use(const struct ob_model *m, const char *name);
 /* tie_word_embeddings (text_config too), or a head that is absent beside an embedding; false for a
  * model without a head. */
 bool ob_family_tied(const struct ob_model *m);

@@ -27,15 +27,46 @@ static size_t max_size(size_t a, size_t b)
 	return a > b ? a : b;
 }
 
+/* Parts that every encoded sample has all of. */
+static uint64_t whole_bytes(const struct ob_out *o)
+{
+	uint64_t n = 0;
+	for (unsigned k = 0; k < o->part.n; k++)
+		n += o->part.part[k].whole ? o->part.part[k].len : 0;
+	return n;
+}
+
+struct ob_stats_need ob_stats_need(const struct ob_plan *p)
+{
+	struct ob_stats_need need = { 1, 1 };
+	for (size_t i = 0; i < p->n_outs; i++) {
+		const struct ob_out *o = &p->out[i];
+		struct ob_elems all = { 0, o->rows * o->cols };
+		size_t tiles = 0;
+		for (uint32_t k = 0; o->two_pass && k < o->n_tiles / 2; k++) {
+			const struct ob_tile *t = &p->tile[o->first_tile + k];
+			tiles += ob_codec_stats(&o->enc, &o->shape,
+						(struct ob_elems){ t->e0, t->e1 });
+		}
+		need.tiles = max_size(need.tiles, tiles);
+		if (o->two_pass)
+			need.total = max_size(need.total, ob_codec_stats(&o->enc, &o->shape, all));
+	}
+	return need;
+}
+
 void ob_scratch_layout(const struct ob_plan *p, struct ob_scratch_layout *s)
 {
 	size_t codec = 0;
+	uint64_t whole = 0;
 	bool has_edits = false, has_work = false;
 	for (size_t i = 0; i < p->n_outs; i++) {
 		const struct ob_out *o = &p->out[i];
 		if (o->copy)
 			continue;
 		has_work = true;
+		if (o->n_edits)
+			whole = ob_max_u64(whole, whole_bytes(o));
 		has_edits |= o->n_edits > 0;
 		codec = max_size(codec, o->enc.codec->scratch_floats(&o->enc, OB_RECT_ELEMS));
 		for (uint32_t k = 0; k < o->n_pieces; k++) {
@@ -49,7 +80,9 @@ void ob_scratch_layout(const struct ob_plan *p, struct ob_scratch_layout *s)
 	s->codec = s->edits + (has_edits ? ob_round_up(ob_edit_scratch_floats(), 16) : 0);
 	s->sample = s->codec + ob_round_up(codec, 16);
 	s->encoded = s->sample + (has_edits ? 3 * OB_SAMPLE_ELEMS : 0);
-	s->total = s->encoded + (has_edits ? OB_SAMPLE_ELEMS + 4096 : 0);
+	s->total = s->encoded;
+	if (has_edits)
+		s->total += OB_SAMPLE_ELEMS + 4096 + (size_t)ob_div_up(whole, sizeof(float));
 }
 
 static bool has_edits(const struct ob_plan *p)
@@ -74,8 +107,10 @@ static uint64_t need(const struct ob_budget *b, const struct ob_plan *p, uint64_
 	if (has_edits(p))
 		worker += ob_gemm_memory(OB_RECT_ROWS, OB_PANEL_COLS, OB_GEMM_K_MAX) +
 			  factor_bytes(p, b->kept_factors);
+	struct ob_stats_need stats = ob_stats_need(p);
 	return base + (uint64_t)b->slots * (OB_SLOT_BYTES + OB_TASK_BYTES) + b->workers * worker +
-	       p->n_tiles * TILE_BYTES + FIXED_BYTES;
+	       p->n_tiles * TILE_BYTES + (stats.tiles + 2 * stats.total) * sizeof(double) +
+	       FIXED_BYTES;
 }
 
 /* Slots down to what keeps every worker fed, then the kept factors, then workers; the last worker gets

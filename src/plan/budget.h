@@ -31,6 +31,13 @@ int ob_budget_fit(struct ob_budget *b, const struct ob_plan *p, uint64_t limit, 
 /* Elements of a tile that are looked at to see what the format kept of its edits. */
 #define OB_SAMPLE_ELEMS (16u * 1024u)
 
+/* Doubles that the engine keeps for formats with statistics: those of the tiles of one tensor, and of
+ * one tensor as a whole (twice). */
+struct ob_stats_need {
+	size_t tiles, total;
+};
+struct ob_stats_need ob_stats_need(const struct ob_plan *p);
+
 /* Floats of scratch of one worker, and where the parts of it begin (engine/bake.c uses them). */
 struct ob_scratch_layout {
 	size_t weights, edits, codec, sample, encoded; /* offsets in floats */

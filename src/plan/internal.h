@@ -20,6 +20,8 @@ struct ob_left {
 	uint64_t n;
 };
 
+/* recipe.c: p->config_says. */
+int ob_compare_config(struct ob_plan *p, ob_err *e);
 /* recipe.c: which encoding the tensor gets. */
 int ob_choose_encoding(struct ob_plan *p, const struct ob_source *s, const struct ob_shape *shape,
 		       struct ob_encoding *enc, ob_err *e);

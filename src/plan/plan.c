@@ -14,7 +14,7 @@ static int refuse_unknown_format(const struct ob_plan *p, ob_err *e)
 	const char *method = ob_json_str(ob_json_get(q, "quant_method"));
 	bool only_moves = p->recipe->quant == OB_QUANT_KEEP && p->recipe->dtype == OB_N_DTYPES &&
 			  !p->recipe->n_rules && !p->edits->n_edited;
-	if (p->model->quant || ob_json_type(q) != OB_JSON_OBJECT || only_moves)
+	if (p->model->quant || p->config_says || ob_json_type(q) != OB_JSON_OBJECT || only_moves)
 		return 0;
 	return ob_fail(
 		e, OB_UNSUPPORTED,
@@ -42,14 +42,30 @@ static int list_sources(struct ob_plan *p, struct ob_source **list, size_t *n, o
 }
 
 /* "a.b.weight" + ".scales" -> "a.b.scales" */
-static const char *part_name(struct ob_plan *p, const char *name, const char *suffix, ob_err *e)
+static const char *part_name(struct ob_plan *p, const char *name, const struct ob_part *part,
+			     ob_err *e)
 {
-	if (!suffix)
+	if (!part->suffix)
 		return name;
 	size_t stem = strlen(name);
-	if (ob_has_suffix(name, ".weight"))
+	if (!part->on_name && ob_has_suffix(name, ".weight"))
 		stem -= strlen(".weight");
-	return ob_arena_printf(&p->arena, e, "%.*s%s", (int)stem, name, suffix);
+	return ob_arena_printf(&p->arena, e, "%.*s%s", (int)stem, name, part->suffix);
+}
+
+/* A copy is what is stored, be its shape another spelling of the same bytes. */
+static int copy_part(struct ob_out *o, const struct ob_tensor *t, unsigned k, ob_err *e)
+{
+	struct ob_part *part = &o->part.part[k];
+	const struct ob_stored *s = t->part[k];
+	if (part->len != s->len && !part->whole)
+		return ob_fail(e, OB_MISMATCH, "%s has %llu bytes, its format says %llu", s->name,
+			       (unsigned long long)s->len, (unsigned long long)part->len);
+	part->dtype = s->dtype;
+	part->shape = s->shape;
+	part->len = s->len;
+	part->padded = false;
+	return 0;
 }
 
 /* The matrix that tiles and edits refer to: an edit's own view on float tensors, else the codec's. */
@@ -107,24 +123,29 @@ static int add_out(struct ob_plan *p, struct ob_out *o, const struct ob_source *
 			       "%s holds %s values, which an adapter cannot change", o->name,
 			       ob_dtype_name(t->enc.dtype));
 	o->copy = !is_edited && ob_encoding_equal(&o->enc, &t->enc);
+	const struct ob_codec *turns = o->enc.codec->turns_conv1d ? o->enc.codec : t->enc.codec;
+	if (!o->copy && turns->turns_conv1d && ob_family_conv1d(p->model))
+		return ob_fail(
+			e, OB_UNSUPPORTED,
+			"%s: the layers of this architecture are stored [in, out], but [out, in] in the format %s; it can only be copied as it is",
+			o->name, turns->name);
 	o->edit = is_edited ? s->edits->edit : NULL;
 	o->n_edits = is_edited ? (uint32_t)s->edits->n : 0;
 	if (choose_view(o, s, t, e) || add_piece(p, o, s, t, e))
 		return -1;
+	o->two_pass = !o->copy && elems &&
+		      ob_codec_stats(&o->enc, &o->shape, (struct ob_elems){ 0, elems });
 	if (o->enc.codec->layout(&o->enc, &o->shape, &p->arena, &o->part, e))
 		return -1;
 	for (unsigned k = 0; k < o->part.n; k++) {
 		/* A copy keeps the stored name; so does a part without a suffix. */
 		o->part_name[k] = o->copy && s->name == t->name
 					  ? t->part[k]->name
-					  : part_name(p, o->name, o->part.part[k].suffix, e);
-		if (!o->part_name[k])
+					  : part_name(p, o->name, &o->part.part[k], e);
+		if (!o->part_name[k] || (o->copy && copy_part(o, t, k, e)))
 			return -1;
-		if (o->copy && o->part.part[k].len != t->part[k]->len)
-			return ob_fail(e, OB_MISMATCH, "%s has %llu bytes, its format says %llu",
-				       t->part[k]->name, (unsigned long long)t->part[k]->len,
-				       (unsigned long long)o->part.part[k].len);
 	}
+	p->n_late += ob_out_late_part(o) >= 0;
 	o->out_bytes = ob_parts_bytes(&o->part);
 	p->params += elems;
 	p->n_copied += o->copy;
@@ -156,7 +177,7 @@ static int build(struct ob_plan *p, ob_err *e)
 {
 	struct ob_source *s = NULL;
 	size_t n = 0;
-	if (refuse_unknown_format(p, e) || list_sources(p, &s, &n, e))
+	if (ob_compare_config(p, e) || refuse_unknown_format(p, e) || list_sources(p, &s, &n, e))
 		return -1;
 	int rc = -1;
 	p->out = ob_arena_alloc(&p->arena, (n ? n : 1) * sizeof(*p->out), e);
@@ -176,31 +197,12 @@ done:
 	return rc;
 }
 
-int ob_plan_build(struct ob_plan **out, const struct ob_model *m, const struct ob_edits *x,
-		  const struct ob_recipe *r, ob_err *e)
+int ob_out_late_part(const struct ob_out *o)
 {
-	struct ob_plan *p = ob_alloc(sizeof(*p));
-	if (!p)
-		return ob_fail_nomem(e, "plan");
-	p->model = m;
-	p->edits = x;
-	p->recipe = r;
-	p->to_file = ob_has_suffix(r->out, ".safetensors");
-	if (build(p, e)) {
-		ob_plan_free(p);
-		return -1;
-	}
-	*out = p;
-	return 0;
-}
-
-void ob_plan_free(struct ob_plan *p)
-{
-	if (!p)
-		return;
-	ob_free(p->tile);
-	ob_arena_free(&p->arena);
-	ob_free(p);
+	for (unsigned k = 0; k < o->part.n; k++)
+		if (o->part.part[k].padded)
+			return (int)k;
+	return -1;
 }
 
 static uint64_t hash_u64(uint64_t h, uint64_t v)
@@ -226,20 +228,26 @@ static uint64_t hash_view(uint64_t h, const struct ob_view *v)
 	return v->file ? ob_hash64(f, sizeof(f), h) : h;
 }
 
-static uint64_t hash_pieces(uint64_t h, const struct ob_out *o)
+static uint64_t hash_encoding(uint64_t h, const struct ob_encoding *enc)
+{
+	uint64_t f[] = { enc->dtype, enc->bits, enc->group, enc->variant };
+	return ob_hash64(f, sizeof(f), hash_str(h, enc->codec->name));
+}
+
+static uint64_t hash_pieces(uint64_t h, const struct ob_plan *p, const struct ob_out *o)
 {
 	for (uint32_t i = 0; i < o->n_pieces; i++) {
 		const struct ob_piece *pc = &o->piece[i];
 		uint64_t f[] = { pc->tensor,	pc->src_row, pc->n_rows,
 				 pc->map.block, pc->map.a,   pc->map.stride };
-		h = ob_hash64(f, sizeof(f), h);
+		h = hash_encoding(ob_hash64(f, sizeof(f), h), &p->model->tensor[pc->tensor].enc);
 	}
 	return h;
 }
 
-uint64_t ob_plan_fingerprint(const struct ob_plan *p)
+static uint64_t fingerprint(const struct ob_plan *p)
 {
-	uint64_t h = 1; /* version of this recipe */
+	uint64_t h = 2; /* version of this recipe */
 	for (size_t i = 0; i < p->model->n_files; i++)
 		h = hash_file(h, p->model->file[i]);
 	for (size_t i = 0; i < p->edits->n_adapters; i++)
@@ -247,10 +255,9 @@ uint64_t ob_plan_fingerprint(const struct ob_plan *p)
 	for (size_t i = 0; i < p->n_outs; i++) {
 		const struct ob_out *o = &p->out[i];
 		h = hash_str(h, o->name);
-		h = hash_str(h, o->enc.codec->name);
-		uint64_t f[] = { o->enc.dtype, o->enc.bits, o->enc.group, o->enc.variant,
-				 o->rows,      o->cols,	    o->copy };
-		h = hash_pieces(ob_hash64(f, sizeof(f), h), o);
+		h = hash_encoding(h, &o->enc);
+		uint64_t f[] = { o->rows, o->cols, o->copy };
+		h = hash_pieces(ob_hash64(f, sizeof(f), h), p, o);
 		h = ob_hash64(o->shape.dim, o->shape.rank * sizeof(*o->shape.dim), h);
 		for (unsigned k = 0; k < o->part.n; k++) {
 			h = hash_str(h, o->part_name[k]);
@@ -273,4 +280,32 @@ uint64_t ob_plan_fingerprint(const struct ob_plan *p)
 	for (size_t i = 0; i < p->n_meta; i++)
 		h = hash_str(hash_str(h, p->meta[i].key), p->meta[i].value);
 	return hash_u64(h, p->recipe->nonfinite);
+}
+
+int ob_plan_build(struct ob_plan **out, const struct ob_model *m, const struct ob_edits *x,
+		  const struct ob_recipe *r, ob_err *e)
+{
+	struct ob_plan *p = ob_alloc(sizeof(*p));
+	if (!p)
+		return ob_fail_nomem(e, "plan");
+	p->model = m;
+	p->edits = x;
+	p->recipe = r;
+	p->to_file = ob_has_suffix(r->out, ".safetensors");
+	if (build(p, e)) {
+		ob_plan_free(p);
+		return -1;
+	}
+	p->fingerprint = fingerprint(p);
+	*out = p;
+	return 0;
+}
+
+void ob_plan_free(struct ob_plan *p)
+{
+	if (!p)
+		return;
+	ob_free(p->tile);
+	ob_arena_free(&p->arena);
+	ob_free(p);
 }

@@ -71,6 +71,7 @@ struct ob_out {
 	uint32_t part_file[OB_MAX_PARTS]; /* which output file */
 	uint64_t part_off[OB_MAX_PARTS];  /* where in it, from its beginning */
 	bool copy;			  /* byte for byte; else decode, edit, encode */
+	bool two_pass;			  /* measured before it is encoded */
 	uint64_t rows, cols;		  /* the matrix that tiles, pieces and edits refer to */
 	uint32_t unit_rows, unit_cols;	  /* what is decoded and encoded at a time: see codec.h */
 	const struct ob_piece *piece;
@@ -99,6 +100,7 @@ struct ob_out_file {
 	uint64_t data_bytes;
 	struct ob_st_entry *entry; /* in file order */
 	size_t n_entries;
+	size_t n_late; /* entries at the end whose length only the run tells (padded parts) */
 };
 
 struct ob_plan {
@@ -117,6 +119,10 @@ struct ob_plan {
 	size_t n_meta;
 	const struct ob_encoding
 		*quant; /* the model-level quantized encoding of the output; NULL: none */
+	/* config.json describes another format than the tensors have: what it says; NULL. */
+	const char *config_says;
+	size_t n_late;	      /* output tensors with a part whose length only the run tells */
+	uint64_t fingerprint; /* hash over everything that decides the output bytes */
 	size_t n_copied, n_edited, n_converted;
 	struct ob_left *left; /* tensors that the format asked for could not take */
 	const char **note;    /* remarks for the user, one per reason */
@@ -132,8 +138,11 @@ int ob_plan_build(struct ob_plan **p, const struct ob_model *m, const struct ob_
 		  const struct ob_recipe *r, ob_err *e);
 void ob_plan_free(struct ob_plan *p); /* NULL is fine */
 
-/* Hash over everything that decides the output bytes. */
-uint64_t ob_plan_fingerprint(const struct ob_plan *p);
+/* The part of a tensor whose length only the run tells (see padded in codec.h), or -1. */
+int ob_out_late_part(const struct ob_out *o);
+/* Gives such parts, with these lengths (one entry per output tensor), their places at the end of the
+ * files: sizes and offsets are final then. */
+int ob_plan_finish(struct ob_plan *p, const uint64_t *len, ob_err *e);
 
 /* May a row be decoded and encoded in pieces (at multiples of unit_cols)? */
 static inline bool ob_out_splits_rows(const struct ob_out *o)

@@ -27,14 +27,46 @@ static int leave(struct ob_plan *p, const char *name, enum ob_dtype dtype, const
 	return (*at)->why ? 0 : -1;
 }
 
-static int note_left(struct ob_plan *p, ob_err *e)
+static const char *model_format(const struct ob_model *m, char *buf, size_t size)
+{
+	return m->quant ? m->quant->codec->describe(m->quant, buf, size) : "plain floats";
+}
+
+/* Does config.json describe the tensors otherwise than they are? Asked of the format that they have;
+ * where all are float, of every format. */
+int ob_compare_config(struct ob_plan *p, ob_err *e)
+{
+	const struct ob_encoding *enc = p->model->quant;
+	const char *says = NULL;
+	char buf[160];
+	for (size_t i = 0; ob_codecs[i] && !says; i++)
+		if (ob_codecs[i]->config_differs && (!enc || enc->codec == ob_codecs[i]))
+			says = ob_codecs[i]->config_differs(enc, p->model->config, buf,
+							    sizeof(buf));
+	if (!says)
+		return 0;
+	p->config_says = ob_arena_printf(&p->arena, e, "%s", says);
+	return p->config_says ? 0 : -1;
+}
+
+static int note_all(struct ob_plan *p, ob_err *e)
 {
 	size_t n = 0;
+	char format[80];
 	for (const struct ob_left *l = p->left; l; l = l->next)
 		n++;
 	p->note = ob_arena_alloc(&p->arena, (n + 1) * sizeof(*p->note), e);
 	if (!p->note)
 		return -1;
+	if (p->config_says) {
+		p->note[p->n_notes] =
+			ob_arena_printf(&p->arena, e,
+					"config.json says %s, but the tensors are %s: they decide",
+					p->config_says,
+					model_format(p->model, format, sizeof(format)));
+		if (!p->note[p->n_notes++])
+			return -1;
+	}
 	for (const struct ob_left *l = p->left; l; l = l->next) {
 		const char *dtype = ob_dtype_name(l->dtype);
 		const char *text =
@@ -121,7 +153,8 @@ int ob_choose_encoding(struct ob_plan *p, const struct ob_source *s, const struc
 	}
 	const char *why = NULL;
 	if (r->quant == OB_QUANT_TO && own->codec != &ob_codec_raw &&
-	    r->to.codec->default_target(&r->to, s->name, shape, p->model->config)) {
+	    r->to.codec->default_target(&r->to, s->name, shape, ob_family_use(p->model, s->name),
+					p->model->config)) {
 		*enc = quantized(r, &r->to, own);
 		if (enc->codec->accepts(enc, shape, &why))
 			return 0;
@@ -174,7 +207,7 @@ int ob_choose_model_format(struct ob_plan *p, ob_err *e)
 {
 	const struct ob_model *m = p->model;
 	const char *format = meta_value(m, "format");
-	if (note_left(p, e))
+	if (note_all(p, e))
 		return -1;
 	p->quant = main_encoding(p);
 	/* The scheme that was asked for names the model even where a rule outvotes it. */

@@ -8,7 +8,8 @@
  *
  * Inside a file the data begins at a multiple of 4096 and parts whose size is one come first, so that
  * nearly all bytes can be written directly; the rest follows by falling element size, which keeps every
- * tensor naturally aligned.
+ * tensor naturally aligned. Texts whose length only the run tells come last: until then they have the
+ * room that they may need at most.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -79,16 +80,24 @@ static uint32_t assign_shards(struct ob_plan *p, struct item *item)
 	return f.n_shards;
 }
 
+static bool is_late(const struct ob_plan *p, const struct item *i)
+{
+	return p->out[i->out].part.part[i->part].padded;
+}
+
 static int by_place(const void *x, const void *y, void *plan)
 {
 	const struct ob_plan *p = plan;
 	const struct item *a = x, *b = y;
 	if (a->shard != b->shard)
 		return a->shard < b->shard ? -1 : 1;
+	bool a_late = is_late(p, a), b_late = is_late(p, b);
+	if (a_late != b_late)
+		return a_late ? 1 : -1;
 	bool a_odd = a->len % OB_IO_ALIGN != 0, b_odd = b->len % OB_IO_ALIGN != 0;
-	if (a_odd != b_odd)
+	if (!a_late && a_odd != b_odd)
 		return a_odd ? 1 : -1;
-	if (a_odd) {
+	if (!a_late && a_odd) {
 		unsigned ab = ob_dtype_bits(p->out[a->out].part.part[a->part].dtype);
 		unsigned bb = ob_dtype_bits(p->out[b->out].part.part[b->part].dtype);
 		if (ab != bb)
@@ -140,6 +149,7 @@ static int place(struct ob_plan *p, uint32_t shard, const struct item *item, siz
 								 end };
 		o->part_off[item[i].part] = pos;
 		o->part_file[item[i].part] = shard;
+		f->n_late += part->padded;
 		pos = end;
 	}
 	f->data_bytes = pos;
@@ -151,6 +161,45 @@ static int place(struct ob_plan *p, uint32_t shard, const struct item *item, siz
 		p->out[item[i].out].part_off[item[i].part] += f->header_size;
 	p->out_bytes += pos;
 	return 0;
+}
+
+/* The next of the late entries of its file, which are in the order of tensors. */
+static int place_late(struct ob_plan *p, struct ob_out *o, unsigned part, size_t nth, uint64_t len,
+		      ob_err *e)
+{
+	struct ob_out_file *f = &p->file[o->part_file[part]];
+	size_t k = f->n_entries - f->n_late + nth;
+	struct ob_st_entry *t = &f->entry[k];
+	uint64_t *dim = ob_arena_alloc(&p->arena, sizeof(*dim), e);
+	if (!dim)
+		return -1;
+	*dim = len;
+	t->shape = (struct ob_shape){ .rank = 1, .dim = dim };
+	t->begin = k ? f->entry[k - 1].end : 0;
+	t->end = t->begin + len;
+	f->data_bytes = t->end;
+	f->size = f->header_size + t->end;
+	o->part_off[part] = f->header_size + t->begin;
+	o->part.part[part].shape = t->shape;
+	o->part.part[part].len = len;
+	return 0;
+}
+
+int ob_plan_finish(struct ob_plan *p, const uint64_t *len, ob_err *e)
+{
+	size_t *placed = ob_calloc(p->n_files, sizeof(*placed));
+	int rc = placed ? 0 : ob_fail_nomem(e, "list of output files");
+	for (size_t i = 0; i < p->n_outs && !rc; i++) {
+		struct ob_out *o = &p->out[i];
+		int k = ob_out_late_part(o);
+		if (k >= 0)
+			rc = place_late(p, o, (unsigned)k, placed[o->part_file[k]]++, len[i], e);
+	}
+	p->out_bytes = 0;
+	for (size_t i = 0; i < p->n_files; i++)
+		p->out_bytes += p->file[i].data_bytes;
+	ob_free(placed);
+	return rc;
 }
 
 int ob_layout_files(struct ob_plan *p, ob_err *e)

@@ -85,9 +85,12 @@ void ob_tile_input(const struct ob_plan *p, const struct ob_tile *t, struct ob_t
 		uint64_t end = ob_min_u64(ob_div_up(s1, unit) * unit, rows * cols / o->cols);
 		in->elems = (struct ob_elems){ s0 / unit * unit * o->cols, end * o->cols };
 	}
-	for (unsigned k = 0; k < src->n_parts; k++)
-		in->n_ranges[k] = src->enc.codec->ranges(&src->enc, &src->shape, k, in->elems,
-							 in->range + k * OB_MAX_RANGES);
+	for (unsigned k = 0; k < src->n_parts; k++) {
+		struct ob_range *r = in->range + k * OB_MAX_RANGES;
+		in->n_ranges[k] = src->enc.codec->ranges(&src->enc, &src->shape, k, in->elems, r);
+		if (src->whole >> k & 1)
+			r[0].len = src->part[k]->len;
+	}
 }
 
 static uint64_t padded(uint64_t len)
@@ -114,6 +117,9 @@ static bool fits_slots(const struct ob_plan *p, const struct ob_tile *t)
 	}
 	return need_in <= OB_SLOT_BYTES && need_out <= OB_SLOT_BYTES;
 }
+
+_Static_assert(OB_UNIT_ROWS <= OB_RECT_ROWS && OB_UNIT_ELEMS <= OB_RECT_ELEMS,
+	       "what a format accepts can be computed");
 
 struct grid {
 	uint64_t rows;	    /* rows of a tile; 0: pieces of a row */
@@ -152,6 +158,9 @@ static int find_units(const struct ob_plan *p, struct ob_out *o, struct grid *g,
 		if (o->piece[i].map.block)
 			g->unit_rows = lcm(g->unit_rows, o->piece[i].map.block);
 	}
+	/* All rows are a unit of any format. */
+	if (o->n_pieces == 1 && o->unit_rows > o->rows)
+		o->unit_rows = (uint32_t)o->rows;
 	g->unit_rows = lcm(g->unit_rows, o->unit_rows);
 	if (o->unit_rows > OB_RECT_ROWS ||
 	    (ob_out_splits_rows(o) ? o->unit_cols : o->unit_rows * o->cols) > OB_RECT_ELEMS)
@@ -285,7 +294,7 @@ int ob_make_tiles(struct ob_plan *p, ob_err *e)
 		} else if (o->rows && o->cols) {
 			if (find_grid(p, i, &g, e))
 				return -1;
-			if (o->enc.codec->n_stats) {
+			if (o->two_pass) {
 				if (tile_rows(p, i, &g, true, &cap, e))
 					return -1;
 				p->read_bytes += o->in_bytes;

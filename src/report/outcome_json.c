@@ -172,6 +172,6 @@ int ob_outcome_json(const struct ob_outcome *o, struct ob_text *t, ob_err *e)
 		effect(o, t);
 		result(o, t);
 	}
-	ob_text_printf(t, "  \"fingerprint\": \"%016llx\"\n}\n", U(ob_plan_fingerprint(o->plan)));
+	ob_text_printf(t, "  \"fingerprint\": \"%016llx\"\n}\n", U(o->plan->fingerprint));
 	return ob_text_done(t, e);
 }

@@ -170,7 +170,7 @@ Test(float, texts)
 	enc.dtype = OB_F8_E4M3;
 	cr_assert_str_eq(ob_codec_raw.describe(&enc, buf, sizeof(buf)), "f8_e4m3");
 	cr_assert(ob_codec_float.default_target(&enc, "model.norm.weight", &(struct ob_shape){ 0 },
-						NULL));
+						OB_USE_OTHER, NULL));
 	cr_assert_null(ob_codec_float.config_keys);
 	cr_assert_null(ob_codec_float.meta_format);
 }

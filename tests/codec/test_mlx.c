@@ -372,7 +372,7 @@ static bool is_target(const char *name, uint32_t rank, const char *config)
 
 	if (config)
 		cr_assert_eq(ob_json_parse(&root, config, strlen(config), "config.json", &e), 0);
-	yes = ob_codec_mlx.default_target(&enc, name, &shape, root);
+	yes = ob_codec_mlx.default_target(&enc, name, &shape, OB_USE_OTHER, root);
 	ob_json_free(root);
 	return yes;
 }

@@ -32,8 +32,8 @@ static inline int memfile_open_fd(struct ob_file **f, int fd, ob_err *e)
 	return ob_file_open(f, path, e);
 }
 
-/* What of the listing of a file of `size` bytes breaks a promise of container.h, or NULL. */
-static inline const char *listing_broken(const struct ob_listing *l, uint64_t size)
+/* What of the listing of a file breaks a promise of container.h, or NULL. */
+static inline const char *listing_broken(const struct ob_listing *l)
 {
 	for (size_t i = 0; i < l->n_tensors; i++) {
 		const struct ob_stored *t = &l->tensor[i];
@@ -44,7 +44,7 @@ static inline const char *listing_broken(const struct ob_listing *l, uint64_t si
 			return "name";
 		if (t->dtype >= OB_N_DTYPES || t->shape.rank > OB_MAX_RANK || !t->file)
 			return "dtype, rank or file";
-		if (!ob_in_file(t->off, t->len, size))
+		if (!ob_in_file(t->off, t->len, t->file->stamp.size))
 			return "outside the file";
 		if (i > 0 && t->off < t[-1].off)
 			return "order";

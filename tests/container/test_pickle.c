@@ -30,7 +30,8 @@ static const struct {
 	int64_t i; /* of INT; items of TUPLE */
 } values[] = {
 	{ P_BYTES("\x80\2N."), OB_P_OTHER, 0 },
-	{ P_BYTES("\x88."), OB_P_OTHER, 0 },
+	{ P_BYTES("\x88."), OB_P_BOOL, 1 },
+	{ P_BYTES("\x89."), OB_P_BOOL, 0 },
 	{ P_BYTES("K\xff."), OB_P_INT, 255 },
 	{ P_BYTES("M\xff\xff."), OB_P_INT, 65535 },
 	{ P_BYTES("J\xff\xff\xff\xff."), OB_P_INT, -1 },

@@ -53,6 +53,9 @@ Test(registry, suffix_decides)
 	cr_expect_eq(list("a.safetensors", empty_safetensors, 16, &e), 0, "%s", e.msg);
 	cr_expect_eq(list("a.safetensors", zip_start, 20, &e), -1);
 	cr_expect(strstr(e.msg, "safetensors file"), "%s", e.msg);
+	e = (ob_err){ 0 };
+	cr_expect_eq(list("a.npz", empty_safetensors, 16, &e), -1);
+	cr_expect(strstr(e.msg, "zip archive"), "%s", e.msg);
 	for (const char **s = (const char *[]){ "a.bin", "a.pt", "a.pth", "a.ckpt", NULL }; *s;
 	     s++) {
 		e = (ob_err){ 0 };

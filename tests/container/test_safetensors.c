@@ -22,7 +22,7 @@ static int list_bytes(const void *data, size_t n, struct ob_file **f, struct ob_
 	cr_assert_eq(rc, 0, "%s", e->msg);
 	rc = READER(*f, a, l, e);
 	if (rc == 0)
-		cr_assert_null(listing_broken(l, n), "%s", listing_broken(l, n));
+		cr_assert_null(listing_broken(l), "%s", listing_broken(l));
 	return rc;
 }
 

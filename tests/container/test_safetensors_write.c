@@ -35,7 +35,8 @@ Test(safetensors_write, hand_checked_header)
 
 	cr_assert_eq(ob_st_header_size(&entry, 1, &meta, 1, 8, &size, &e), 0, "%s", e.msg);
 	cr_expect_eq(size, 104);
-	cr_assert_eq(ob_st_header_write(&entry, 1, &meta, 1, 8, collect, &got, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_st_header_write(&entry, 1, &meta, 1, size, collect, &got, &e), 0, "%s",
+		     e.msg);
 	cr_assert_eq(got.len, sizeof(want) - 1);
 	cr_expect_arr_eq(got.data, want, got.len);
 	ob_text_free(&got);
@@ -46,7 +47,7 @@ Test(safetensors_write, empty_file)
 	struct ob_text got = { 0 };
 	ob_err e = { 0 };
 
-	cr_assert_eq(ob_st_header_write(NULL, 0, NULL, 0, 8, collect, &got, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_st_header_write(NULL, 0, NULL, 0, 16, collect, &got, &e), 0, "%s", e.msg);
 	cr_assert_eq(got.len, 16);
 	cr_expect_arr_eq(got.data, "\x08\0\0\0\0\0\0\0{}      ", 16);
 	ob_text_free(&got);
@@ -65,7 +66,7 @@ Test(safetensors_write, format_comes_first_and_text_is_escaped)
 	struct ob_text got = { 0 };
 	ob_err e = { 0 };
 
-	cr_assert_eq(ob_st_header_write(NULL, 0, meta, 3, 8, collect, &got, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_st_header_write(NULL, 0, meta, 3, 128, collect, &got, &e), 0, "%s", e.msg);
 	cr_assert_gt(got.len, 8 + sizeof(want) - 1);
 	cr_expect_arr_eq(got.data + 8, want, sizeof(want) - 1, "%s", got.data + 8);
 	ob_text_free(&got);
@@ -105,7 +106,7 @@ Test(safetensors_write, reads_back)
 		cr_assert_eq(ob_st_header_size(entry, 4, meta, 2, align, &size, &e), 0, "%s",
 			     e.msg);
 		cr_expect_eq(size % align, 0);
-		cr_assert_eq(ob_st_header_write(entry, 4, meta, 2, align, collect, &got, &e), 0,
+		cr_assert_eq(ob_st_header_write(entry, 4, meta, 2, size, collect, &got, &e), 0,
 			     "%s", e.msg);
 		cr_assert_eq(got.len, size);
 		read_back(&got, 15, &f, &a, &l);
@@ -137,6 +138,7 @@ Test(safetensors_write, large_header)
 	struct ob_arena a = { 0 };
 	struct ob_listing l;
 	struct ob_file *f;
+	uint64_t size;
 	ob_err e = { 0 };
 
 	memset(value, 'v', sizeof(value) - 1);
@@ -144,8 +146,11 @@ Test(safetensors_write, large_header)
 		snprintf(name[i], sizeof(name[i]), "model.layers.%d.w", (int)i);
 		entry[i] = (struct ob_st_entry){ name[i], OB_U8, { 1, two }, 2 * i, 2 * i + 2 };
 	}
-	cr_assert_eq(ob_st_header_write(entry, N, meta, 2, 4096, collect, &got, &e), 0, "%s",
+	cr_assert_eq(ob_st_header_size(entry, N, meta, 2, 4096, &size, &e), 0, "%s", e.msg);
+	/* More than needed: spaces. */
+	cr_assert_eq(ob_st_header_write(entry, N, meta, 2, size + 4096, collect, &got, &e), 0, "%s",
 		     e.msg);
+	cr_assert_eq(got.len, size + 4096);
 	read_back(&got, 2 * N, &f, &a, &l);
 	cr_assert_eq(l.n_tensors, N);
 	cr_expect_str_eq(l.tensor[N - 1].name, name[N - 1]);

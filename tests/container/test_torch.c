@@ -25,7 +25,7 @@ static int list_bytes(const void *data, size_t n, struct ob_listing *l, ob_err *
 	cr_assert_eq(rc, 0, "%s", e->msg);
 	rc = ob_container_torch.open(file, &arena, l, e);
 	if (rc == 0)
-		cr_expect_null(listing_broken(l, n), "%s", listing_broken(l, n));
+		cr_expect_null(listing_broken(l), "%s", listing_broken(l));
 	return rc;
 }
 
@@ -303,16 +303,13 @@ Test(torch, archives)
 
 Test(torch, no_archive)
 {
-	static const char legacy[] =
-		"\x80\2\x8a\12\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\2M\xe9\3.";
 	static char tar[512];
 	static const struct {
 		const char *data;
 		size_t n;
 		const char *word;
 	} cases[] = {
-		{ P_BYTES(legacy), "before 1.6" },
-		{ tar, 512, "before 1.6" },
+		{ tar, 512, "before torch 1.6" },
 		{ P_BYTES("\x80\2}."), "zip" },
 		{ "", 0, "zip" },
 		{ "PK\3", 3, "zip" },
@@ -326,6 +323,84 @@ Test(torch, no_archive)
 		cr_expect_eq(list_bytes(cases[i].data, cases[i].n, &l, &e), -1);
 		cr_expect_eq(e.code, OB_UNSUPPORTED, "%s", e.msg);
 		cr_expect(strstr(e.msg, cases[i].word), "%s", e.msg);
+	}
+	free_last();
+}
+
+/* ---- before torch 1.6 ---- */
+
+#define L_MAGIC "\x80\2\x8a\12\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+#define L_VERSION "\x80\2M\xe9\3."
+#define L_MACHINE(little) "\x80\2}" P_STR("\15", "little_endian") little "s."
+#define L_STORAGE(view)                                                      \
+	"(" P_STR("\7", "storage") "ctorch\nFloatStorage\n" P_STR("\1", "0") \
+		P_STR("\3", "cpu") "K\6" view "tQ"
+#define L_OBJECT(view) \
+	P_DICT(P_REBUILD "(" L_STORAGE(view) "K\0K\2K\1\x86K\1K\1\x86\x89" P_ORDERED_DICT "tR")
+#define L_KEYS "\x80\2]" P_STR("\1", "0") "a."
+#define L_HEAD L_MAGIC L_VERSION L_MACHINE("\x88")
+#define L_SIX "\6\0\0\0\0\0\0\0"
+#define L_DATA "24 bytes, or 6 elements."
+
+Test(torch, legacy)
+{
+	static const char whole[] = L_HEAD L_OBJECT("N") L_KEYS L_SIX L_DATA;
+	static const char view[] = L_HEAD L_OBJECT("(" P_STR("\1", "9") "K\3K\2t")
+		L_KEYS L_SIX L_DATA;
+	struct ob_listing l;
+	ob_err e = { 0 };
+
+	cr_assert_eq(list_bytes(whole, sizeof(whole) - 1, &l, &e), 0, "%s", e.msg);
+	cr_assert_eq(l.n_tensors, 1);
+	cr_expect_str_eq(l.tensor[0].name, "w");
+	cr_expect_eq(l.tensor[0].dtype, OB_F32);
+	cr_expect_eq(l.tensor[0].off, sizeof(whole) - 1 - 24);
+	cr_expect_eq(l.tensor[0].len, 8);
+	cr_assert_eq(list_bytes(view, sizeof(view) - 1, &l, &e), 0, "%s", e.msg);
+	cr_expect_eq(l.tensor[0].off, sizeof(view) - 1 - 24 + 12);
+	free_last();
+}
+
+Test(torch, damaged_legacy)
+{
+	static const struct {
+		const char *data;
+		size_t n;
+		enum ob_code code;
+		const char *word;
+	} cases[] = {
+		{ P_BYTES(L_MAGIC "K\1."), OB_CORRUPT, "pickle" },
+		{ P_BYTES(L_MAGIC "K\1." L_MACHINE("\x88")), OB_UNSUPPORTED, "version" },
+		{ P_BYTES(L_MAGIC L_VERSION L_MACHINE("\x89")), OB_UNSUPPORTED, "byte order" },
+		{ P_BYTES(L_MAGIC L_VERSION "}."), OB_UNSUPPORTED, "byte order" },
+		{ P_BYTES(L_HEAD "cposix\nsystem\n."), OB_UNSAFE, "posix.system" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") "}."), OB_CORRUPT, "list its storages" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") L_KEYS), OB_CORRUPT, "ends before" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") L_KEYS L_SIX "short"), OB_CORRUPT, "beyond" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") L_KEYS "\377\377\377\377\377\377\377\377" L_DATA),
+		  OB_CORRUPT, "beyond" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") "]."), OB_CORRUPT, "does not have" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") "]" P_STR("\1", "1") "a." L_SIX L_DATA), OB_CORRUPT,
+		  "belongs to nothing" },
+		{ P_BYTES(L_HEAD L_OBJECT("N") "](" P_STR("\1", "0")
+				  P_STR("\1", "0") "e."
+						   "\1\0\0\0\0\0\0\0"
+						   "abcd"
+						   "\1\0\0\0\0\0\0\0"
+						   "abcd"),
+		  OB_CORRUPT, "twice" },
+		{ P_BYTES(L_HEAD L_OBJECT("(" P_STR("\1", "9") "K\5K\2t") L_KEYS L_SIX L_DATA),
+		  OB_CORRUPT, "storage of 7 elements" },
+		{ P_BYTES(L_HEAD L_OBJECT("K\1") L_KEYS L_SIX L_DATA), OB_CORRUPT, "view" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct ob_listing l;
+		ob_err e = { 0 };
+
+		cr_expect_eq(list_bytes(cases[i].data, cases[i].n, &l, &e), -1, "%zu", i);
+		cr_expect_eq(e.code, cases[i].code, "%zu: %s", i, e.msg);
+		cr_expect(strstr(e.msg, cases[i].word), "%zu: %s", i, e.msg);
 	}
 	free_last();
 }

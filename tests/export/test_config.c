@@ -178,3 +178,64 @@ Test(config, untied_head_of_a_quantized_model)
 	add("lm_head.weight", 2, 2, NULL, &bf16);
 	cr_assert(ob_export_requantizes(&plan));
 }
+
+/* ---- layers left in float, and configurations that are not true ---------------------------- */
+
+static int listing_block(const struct ob_encoding *enc, struct ob_text *out, ob_err *e)
+{
+	(void)enc;
+	ob_text_printf(out, "{\"skipped\": []}");
+	return out->failed ? ob_fail_nomem(e, "block") : 0;
+}
+
+static const char *const listing_keys[] = { "quantization_config", NULL };
+static const struct ob_codec listing = {
+	.name = "listing",
+	.config_keys = listing_keys,
+	.config_block = listing_block,
+	.skip_key = "skipped",
+};
+static const struct ob_encoding listed = { .codec = &listing, .dtype = OB_BF16 };
+
+Test(config, layers_left_in_float_are_listed)
+{
+	add("model.embed_tokens.weight", 2, 2, &bf16, &bf16);
+	add("model.norm.weight", 0, 2, &bf16, &bf16);
+	add("a.weight", 2, 2, &bf16, &listed);
+	add("b.gate.weight", 2, 2, &bf16, &bf16);
+	add("b.bias", 2, 2, &bf16, &bf16);
+	add("lm_head.weight", 2, 2, &bf16, &bf16);
+	plan.quant = &listed;
+	becomes("{\"a\": 1}", "{\"a\": 1, \"quantization_config\": "
+			      "{\"skipped\": [\"b.gate\", \"lm_head\"]}}");
+}
+
+Test(config, a_tied_head_is_listed_too)
+{
+	add("model.embed_tokens.weight", 2, 2, &bf16, &bf16);
+	add("a.weight", 2, 2, &bf16, &listed);
+	plan.quant = &listed;
+	becomes("{\"tie_word_embeddings\": true}",
+		"{\"tie_word_embeddings\": true, \"quantization_config\": "
+		"{\"skipped\": [\"lm_head\"]}}");
+}
+
+Test(config, two_formats_that_no_block_can_name)
+{
+	struct ob_text out = { 0 };
+
+	add("a.weight", 2, 2, &bf16, &listed);
+	add("b.weight", 2, 2, &bf16, &toy4);
+	plan.quant = &listed;
+	set_config("{}");
+	ob_text_add(&out, "{}", 2);
+	fails(ob_export_config(&plan, &out, e), OB_UNSUPPORTED, "b.weight");
+	ob_text_free(&out);
+}
+
+Test(config, what_is_not_true_of_the_tensors_goes)
+{
+	add("a.weight", 2, 2, &bf16, &bf16);
+	plan.config_says = "toy";
+	becomes("{\"quantization_config\": {\"bits\": 4}, \"a\": 1}", "{\"a\": 1}");
+}

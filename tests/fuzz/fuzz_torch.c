@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Fuzz target of the torch reader: zip archives as they are; all else is the pickle in an archive
- * with three storages, since a changed pickle would not get past the archive's checksum. */
+/* Fuzz target of the torch reader: zip archives, and files of the format before torch 1.6, as they
+ * are; all else is the pickle in an archive with three storages, since a changed pickle would not get
+ * past the archive's checksum. */
 #include "../container/zipmaker.h"
 #include "container_fuzz.h"
 
@@ -16,7 +17,8 @@ static void fuzz_data(const char *data, size_t size)
 	uint8_t *zip;
 	size_t zip_size;
 
-	if (size >= 2 && memcmp(data, "PK", 2) == 0) {
+	if ((size >= 2 && memcmp(data, "PK", 2) == 0) ||
+	    (size >= 4 && memcmp(data, "\x80\2\x8a\12", 4) == 0)) {
 		fuzz_container(&ob_container_torch, true, data, size);
 		return;
 	}

@@ -7,6 +7,7 @@
 
 #include "io/file.h"
 #include "io/stage.h"
+#include "io/temp.h"
 #include "scratch.h"
 
 TestSuite(handle, .init = scratch_make, .fini = scratch_remove);
@@ -193,6 +194,35 @@ static int hold_all(void *ctx)
 Test(handle, what_is_held_stays_open)
 {
 	cr_assert_eq(in_child(hold_all, NULL), 0);
+}
+
+static int hold_adopted(void *ctx)
+{
+	struct ob_file *nameless, *f;
+	struct ob_temp t;
+	ob_err e = { 0 };
+
+	(void)ctx;
+	setenv("TMPDIR", scratch_dir, 1);
+	EXPECT(!ob_temp_open(&t, &e) && !ob_temp_write(&t, "text", 4, &e));
+	EXPECT(!ob_temp_finish(&t, &nameless, "nameless", &e));
+	EXPECT(!open_input(&f, 0, &e));
+	allow(count_open() + 1);
+	while (open("/", O_RDONLY) >= 0)
+		;
+	EXPECT(!ob_handle_make_room(1, &e));
+	EXPECT(f->handle->fd < 0 && nameless->handle->fd >= 0);
+	EXPECT(!ob_handle_hold(nameless->handle, &e));
+	ob_file_enable_direct(nameless);
+	ob_handle_drop(nameless->handle);
+	ob_file_close(nameless);
+	ob_file_close(f);
+	return 0;
+}
+
+Test(handle, what_cannot_be_opened_again_stays_open)
+{
+	cr_assert_eq(in_child(hold_adopted, NULL), 0);
 }
 
 static int make_room(void *ctx)

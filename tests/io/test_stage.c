@@ -139,6 +139,29 @@ Test(stage, a_folder_appears_at_once_and_whole)
 	cr_assert_eq(count_entries(scratch_dir), 2, "the staging folder is left");
 }
 
+Test(stage, a_file_may_shrink)
+{
+	struct ob_stage *st = open_stage(in_scratch("out"), false, false);
+	struct ob_handle *other = NULL, *file = NULL;
+	char text[8] = "";
+	struct stat s;
+	ob_err e = { 0 };
+
+	cr_assert_eq(ob_stage_create(st, "other", 10, &other, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_stage_create(st, "file", 20000, &file, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_stage_write(file, "a text", 6, 12339, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_stage_read(file, text, 6, 12339, &e), 0, "%s", e.msg);
+	cr_assert_str_eq(text, "a text");
+	cr_assert_eq(ob_stage_shrink(file, 12345, &e), 0, "%s", e.msg);
+	cr_assert_eq(ob_stage_read(file, text, 1, 12345, &e), -1);
+	cr_assert_eq(e.code, OB_IO);
+	publish(st);
+	cr_assert_eq(stat(in_scratch("out/file"), &s), 0);
+	cr_assert_eq(s.st_size, 12345);
+	cr_assert_eq(stat(in_scratch("out/other"), &s), 0);
+	cr_assert_eq(s.st_size, 10);
+}
+
 Test(stage, a_file_appears_at_once_and_whole)
 {
 	const char *out = in_scratch("out.gguf");

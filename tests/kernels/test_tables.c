@@ -437,6 +437,131 @@ static void check_mlx(const struct ob_kernels *k)
 						      p);
 }
 
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+/* n elements in blocks; the last one may be short. */
+struct run {
+	size_t n, block;
+	bool at_start;
+};
+
+static size_t n_blocks(const struct run *r)
+{
+	return (r->n + r->block - 1) / r->block;
+}
+
+static void check_block_max(const struct ob_kernels *k, const struct run *r, enum pattern pattern)
+{
+	const size_t blocks = n_blocks(r);
+	struct guarded src = guarded(4 * r->n, r->at_start);
+	struct guarded max = guarded(4 * blocks, r->at_start);
+	float *want = calloc(blocks + 1, sizeof(*want));
+
+	fill_pattern((float *)src.p, r->n, pattern, (unsigned)r->block);
+	k->block_max((float *)max.p, (const float *)src.p, r->n, r->block);
+	ob_ref_block_max(want, (const float *)src.p, r->n, r->block);
+	check("block_max", k, &max, want, pattern_name[pattern]);
+	free(want);
+	release(&src);
+	release(&max);
+}
+
+/* Thresholds, and what lies one step beside. */
+static void near_thresholds(float *x, size_t n, bool fp4)
+{
+	for (size_t i = 0; i < n; i++) {
+		const uint32_t r = random32();
+		const float t = fp4 ? ob_fp4_threshold[r % 7] : ob_nf4_threshold[r % 15];
+		const float to = r & 256 ? 2 : r & 512 ? -2 : t;
+
+		x[i] = fp4 && r & 64 ? -nextafterf(t, to) : nextafterf(t, to);
+	}
+	if (n)
+		x[0] = 1;
+}
+
+static void check_bnb4(const struct ob_kernels *k, const struct run *r, enum pattern pattern,
+		       bool fp4, bool at_thresholds)
+{
+	const size_t blocks = n_blocks(r), bytes = (r->n + 1) / 2;
+	struct guarded x = guarded(4 * r->n, r->at_start), max = guarded(4 * blocks, r->at_start);
+	struct guarded codes = guarded(bytes, r->at_start);
+	struct guarded values = guarded(4 * r->n, r->at_start);
+	uint8_t *want_codes = calloc(bytes + 1, 1);
+	float *want = calloc(r->n + 1, sizeof(*want));
+
+	fill_pattern((float *)x.p, r->n, pattern, (unsigned)r->block);
+	if (at_thresholds)
+		near_thresholds((float *)x.p, r->n, fp4);
+	ob_ref_block_max((float *)max.p, (const float *)x.p, r->n, r->block);
+	if (at_thresholds)
+		for (size_t b = 0; b < blocks; b++)
+			((float *)max.p)[b] = 1;
+	k->bnb4_encode(codes.p, (const float *)max.p, (const float *)x.p, r->n, r->block, fp4);
+	ob_ref_bnb4_encode(want_codes, (const float *)max.p, (const float *)x.p, r->n, r->block,
+			   fp4);
+	check(fp4 ? "bnb4_encode fp4" : "bnb4_encode nf4", k, &codes, want_codes,
+	      pattern_name[pattern]);
+	for (size_t i = 0; i < bytes; i++)
+		codes.p[i] = (uint8_t)random32();
+	k->bnb4_decode((float *)values.p, codes.p, (const float *)max.p, r->n, r->block, fp4);
+	ob_ref_bnb4_decode(want, codes.p, (const float *)max.p, r->n, r->block, fp4);
+	check(fp4 ? "bnb4_decode fp4" : "bnb4_decode nf4", k, &values, want, pattern_name[pattern]);
+	free(want_codes);
+	free(want);
+	release(&x);
+	release(&max);
+	release(&codes);
+	release(&values);
+}
+
+static void check_int8(const struct ob_kernels *k, const struct run *r, enum pattern pattern)
+{
+	struct guarded x = guarded(4 * r->n, r->at_start), codes = guarded(r->n, r->at_start);
+	struct guarded values = guarded(4 * r->n, r->at_start);
+	int8_t *want_codes = calloc(r->n + 1, 1);
+	float *want = calloc(r->n + 1, sizeof(*want)), scale[1];
+
+	fill_pattern((float *)x.p, r->n, pattern, 64);
+	fill_pattern(scale, 1, pattern, 64);
+	k->int8_encode((int8_t *)codes.p, (const float *)x.p, scale[0], r->n);
+	ob_ref_int8_encode(want_codes, (const float *)x.p, scale[0], r->n);
+	check("int8_encode", k, &codes, want_codes, pattern_name[pattern]);
+	k->int8_encode((int8_t *)codes.p, (const float *)x.p, 127, r->n);
+	ob_ref_int8_encode(want_codes, (const float *)x.p, 127, r->n);
+	check("int8_encode by 127", k, &codes, want_codes, pattern_name[pattern]);
+	for (size_t i = 0; i < r->n; i++)
+		codes.p[i] = (uint8_t)random32();
+	k->int8_decode((float *)values.p, (const int8_t *)codes.p, scale[0], 0x1.020408p-7f, r->n);
+	ob_ref_int8_decode(want, (const int8_t *)codes.p, scale[0], 0x1.020408p-7f, r->n);
+	check("int8_decode", k, &values, want, pattern_name[pattern]);
+	free(want_codes);
+	free(want);
+	release(&x);
+	release(&codes);
+	release(&values);
+}
+
+static void check_blocks(const struct ob_kernels *k)
+{
+	static const size_t counts[] = { 0,  1,	 2,   31,  32,	33,  63,  64,
+					 65, 95, 127, 128, 160, 257, 300, 1024 };
+
+	for (size_t c = 0; c < sizeof(counts) / sizeof(*counts); c++)
+		for (size_t block = 32; block <= 128; block *= 2)
+			for (enum pattern p = 0; p < N_PATTERNS; p++) {
+				const struct run r = { counts[c], block, (c + p) % 2 };
+
+				check_block_max(k, &r, p);
+				for (int fp4 = 0; fp4 < 2; fp4++) {
+					check_bnb4(k, &r, p, fp4, false);
+					check_bnb4(k, &r, p, fp4, true);
+				}
+				check_int8(k, &r, p);
+			}
+	check_block_max(k, &(struct run){ 100, 7, false }, NORMAL);
+}
+
 int main(void)
 {
 	for (enum ob_isa isa = OB_ISA_REF; isa <= OB_ISA_NEON; isa++) {
@@ -449,6 +574,7 @@ int main(void)
 		n_checks = 0;
 		check_conversions(k);
 		check_mlx(k);
+		check_blocks(k);
 		printf("%s: %lu comparisons\n", k->name, n_checks);
 	}
 	return n_failures ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -34,11 +34,12 @@ static enum ob_code list(struct ob_file *f, const char *law, size_t where)
 	int rc = container->open(f, &a, &l, &e);
 
 	if (rc == 0)
-		what = listing_broken(&l, f->stamp.size);
+		what = listing_broken(&l);
 	else if (e.code != OB_NOMEM)
 		what = e.msg;
 	if ((rc == 0) != (e.code == OB_OK))
 		what = "result and error disagree";
+	ob_file_close(l.unpacked);
 	ob_arena_free(&a);
 	if (ob_alloc_stats().in_use != before)
 		what = "leak";

@@ -16,6 +16,7 @@
 #include "../support/journal_file.h"
 #include "../support/toy.h"
 #include "adapter/adapter.h"
+#include "codec/bnb.h"
 #include "container/zip.h"
 #include "model/internal.h"
 
@@ -177,9 +178,10 @@ static const char *read_container(const struct ob_container *c, const void *data
 	CHECK(ftruncate(fd, (off_t)n) == 0 && pwrite(fd, data, n, 0) == (ssize_t)n, "%d", fd);
 	CHECK(memfile_open_fd(&f, fd, e) == 0, "%s", e->msg);
 	if (c->open(f, &a, &l, e) == 0)
-		broken = listing_broken(&l, n);
+		broken = listing_broken(&l);
 	else if (!strstr(e->msg, f->path))
 		broken = "the error does not name the file";
+	ob_file_close(l.unpacked);
 	ob_arena_free(&a);
 	ob_file_close(f);
 	return broken;
@@ -234,35 +236,77 @@ static const char *read_torch(const uint8_t *data, size_t n, ob_err *e)
 	return read_container(&ob_container_torch, data, n, e);
 }
 
-/* ---- pickles: inside an archive, whose checksum would hide every change -------------------- */
+static size_t load_npz(struct sample *s)
+{
+	return load_folder("npz", s);
+}
+
+static const char *read_npz(const uint8_t *data, size_t n, ob_err *e)
+{
+	return read_container(&ob_container_npz, data, n, e);
+}
+
+/* ---- pickles and arrays: inside an archive, whose checksum would hide every change ---------- */
+
+/* The first member with such a name takes the place of the archive. */
+static void take_member(struct sample *s, const char *suffix)
+{
+	const uint8_t *data = NULL;
+	const struct ob_zip_member *m = NULL;
+	struct ob_file *f;
+	struct ob_zip z;
+	void *owned;
+	ob_err e = { 0 };
+
+	CHECK(ftruncate(fd, 0) == 0, "%d", fd);
+	CHECK(pwrite(fd, s->data, s->n, 0) == (ssize_t)s->n, "%d", fd);
+	CHECK(memfile_open_fd(&f, fd, &e) == 0, "%s", e.msg);
+	CHECK(ob_zip_open(&z, f, &e) == 0, "%s", e.msg);
+	for (size_t k = z.n; k-- > 0;)
+		if (ob_has_suffix(z.member[k].name, suffix))
+			m = &z.member[k];
+	CHECK(m && ob_zip_read(&z, m, FILE_MAX, &data, &owned, &e) == 0, "%s", e.msg);
+	s->n = m->size;
+	memcpy(s->data, data, m->size);
+	ob_free(owned);
+	ob_zip_close(&z);
+	ob_file_close(f);
+}
 
 static size_t load_pickles(struct sample *s)
 {
-	size_t n = load_folder("torch", s);
+	size_t n = load_folder("torch", s), archives = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		const uint8_t *data = NULL;
-		const struct ob_zip_member *m = NULL;
-		struct ob_file *f;
-		struct ob_zip z;
-		void *owned;
-		ob_err e = { 0 };
-
-		CHECK(ftruncate(fd, 0) == 0, "%d", fd);
-		CHECK(pwrite(fd, s[i].data, s[i].n, 0) == (ssize_t)s[i].n, "%d", fd);
-		CHECK(memfile_open_fd(&f, fd, &e) == 0, "%s", e.msg);
-		CHECK(ob_zip_open(&z, f, &e) == 0, "%s", e.msg);
-		for (size_t k = 0; k < z.n; k++)
-			if (ob_has_suffix(z.member[k].name, "/data.pkl"))
-				m = &z.member[k];
-		CHECK(m && ob_zip_read(&z, m, FILE_MAX, &data, &owned, &e) == 0, "%s", e.msg);
-		s[i].n = m->size;
-		memcpy(s[i].data, data, m->size);
-		ob_free(owned);
-		ob_zip_close(&z);
-		ob_file_close(f);
+		if (memcmp(s[i].data, "PK", 2) != 0)
+			continue;
+		s[archives] = s[i];
+		take_member(&s[archives++], "/data.pkl");
 	}
+	return archives;
+}
+
+static size_t load_arrays(struct sample *s)
+{
+	size_t n = load_folder("npz", s);
+
+	for (size_t i = 0; i < n; i++)
+		take_member(&s[i], ".npy");
 	return n;
+}
+
+static const char *read_array(const uint8_t *data, size_t n, ob_err *e)
+{
+	const struct zip_spec m[] = {
+		{ "stored.npy", data, n, 0 },
+		{ "deflated.npy", data, n, 1 },
+	};
+	size_t zip_size;
+	uint8_t *zip = zip_make(m, 2, ZIP_NUMPY, &zip_size);
+	const char *broken = read_container(&ob_container_npz, zip, zip_size, e);
+
+	free(zip);
+	return broken;
 }
 
 static const char *read_pickle(const uint8_t *data, size_t n, ob_err *e)
@@ -348,6 +392,46 @@ static const char *read_index(const uint8_t *data, size_t n, ob_err *e)
 	if (ob_index_read(give, &source, "an index", check_entry, &broken, e) != 0 &&
 	    !strstr(e->msg, "an index"))
 		broken = "the error does not name the file";
+	return broken;
+}
+
+/* ---- quant_state --------------------------------------------------------------------------- */
+
+static size_t load_states(struct sample *s)
+{
+	static const char *const text[] = {
+		"{\"quant_type\": \"nf4\", \"blocksize\": 64, \"dtype\": \"bfloat16\", "
+		"\"shape\": [4096, 11008]}",
+		"{\"quant_type\": \"nf4\", \"blocksize\": 128, \"dtype\": \"float16\", \"shape\": [8], "
+		"\"nested_blocksize\": 256, \"nested_dtype\": \"float32\", "
+		"\"nested_offset\": 0.04129999876022339}",
+		"{\"nested_offset\" : -1e-2, \"nested_dtype\":\"float32\",\n\"nested_blocksize\":256,"
+		"\"shape\":[ 1,\t2, 3 ],\"dtype\":\"float32\",\"blocksize\":4096,\"quant_type\":\"nf4\"}",
+	};
+
+	return load_texts(s, text, sizeof(text) / sizeof(text[0]));
+}
+
+static const char *read_state(const uint8_t *data, size_t n, ob_err *e)
+{
+	struct ob_file file = { .path = "x", .map = data, .stamp.size = n };
+	uint64_t len = n;
+	struct ob_stored text = { .name = "w.quant_state.bitsandbytes__nf4",
+				  .dtype = OB_U8,
+				  .shape = { 1, &len },
+				  .file = &file,
+				  .len = n };
+	struct ob_arena a = { 0 };
+	struct ob_bnb_state st;
+	struct ob_parts parts;
+	ob_err why = { 0 };
+	const char *broken = NULL;
+
+	if (ob_bnb_state_read(&text, "tensor_w", false, &a, &st, e) != 0)
+		broken = strstr(e->msg, "tensor_w") ? NULL : "the error does not name the tensor";
+	else if (ob_codec_bnb.layout(&st.enc, &st.shape, &a, &parts, &why) != 0)
+		broken = "what was read cannot be laid out";
+	ob_arena_free(&a);
 	return broken;
 }
 
@@ -487,6 +571,9 @@ static const struct format formats[] = {
 	{ "safetensors", load_safetensors, NULL, read_safetensors },
 	{ "torch", load_torch, NULL, read_torch },
 	{ "pickle", load_pickles, NULL, read_pickle },
+	{ "npz", load_npz, NULL, read_npz },
+	{ "npy", load_arrays, NULL, read_array },
+	{ "quant_state", load_states, NULL, read_state },
 	{ "index", load_index, NULL, read_index },
 	{ "adapter", load_adapters, begin_adapter, read_adapter },
 	{ "journal", load_journals, NULL, read_journal },

@@ -40,9 +40,19 @@ static int layout(const struct ob_encoding *enc, const struct ob_shape *shape, s
 	dim[SCALES] = (n + OB_FLAT_BLOCK - 1) / OB_FLAT_BLOCK;
 	dim[UNIT] = 1;
 	*out = (struct ob_parts){
-		.part = { { ".weight", OB_U8, { 1, &dim[CODES] }, dim[CODES], false },
-			  { ".scales", OB_U8, { 1, &dim[SCALES] }, dim[SCALES], false },
-			  { ".unit", OB_F32, { 1, &dim[UNIT] }, sizeof(float), true } },
+		.part = { { .suffix = ".weight",
+			    .dtype = OB_U8,
+			    .shape = { 1, &dim[CODES] },
+			    .len = dim[CODES] },
+			  { .suffix = ".scales",
+			    .dtype = OB_U8,
+			    .shape = { 1, &dim[SCALES] },
+			    .len = dim[SCALES] },
+			  { .suffix = ".unit",
+			    .dtype = OB_F32,
+			    .shape = { 1, &dim[UNIT] },
+			    .len = sizeof(float),
+			    .whole = true } },
 		.n = 3,
 	};
 	return 0;
@@ -105,7 +115,8 @@ static void encode(const struct ob_encoding *enc, const struct ob_shape *shape,
 
 	(void)shape;
 	ob_round_to(src, enc->dtype, n);
-	memcpy(span[UNIT * OB_MAX_RANGES].p, &unit, sizeof(unit));
+	if (at.e0 == tile.e0)
+		memcpy(span[UNIT * OB_MAX_RANGES].p, &unit, sizeof(unit));
 	for (uint64_t i = 0; i < n; i += OB_FLAT_BLOCK) {
 		uint64_t len = n - i < OB_FLAT_BLOCK ? n - i : OB_FLAT_BLOCK;
 
@@ -130,15 +141,26 @@ static size_t scratch_floats(const struct ob_encoding *enc, size_t n)
 	return 1;
 }
 
-static void measure(const struct ob_encoding *enc, const float *src, size_t n, double *stats)
+static size_t n_stats(const struct ob_encoding *enc, const struct ob_shape *shape,
+		      struct ob_elems at)
 {
-	(void)enc;
-	for (size_t i = 0; i < n; i++)
+	(void)enc, (void)shape, (void)at;
+	return 1;
+}
+
+static void measure(const struct ob_encoding *enc, const struct ob_shape *shape,
+		    struct ob_elems tile, struct ob_elems at, float *src, float *scratch,
+		    double *stats)
+{
+	(void)enc, (void)shape, (void)tile, (void)scratch;
+	for (size_t i = 0; i < at.e1 - at.e0; i++)
 		stats[0] = fmax(stats[0], fabs((double)src[i]));
 }
 
-static void reduce(double *total, const double *stats)
+static void reduce(const struct ob_encoding *enc, const struct ob_shape *shape, double *total,
+		   struct ob_elems tile, const double *stats)
 {
+	(void)enc, (void)shape, (void)tile;
 	total[0] = fmax(total[0], stats[0]);
 }
 
@@ -152,7 +174,7 @@ const struct ob_codec ob_codec_flat = {
 	.decode = decode,
 	.encode = encode,
 	.scratch_floats = scratch_floats,
-	.n_stats = 1,
+	.n_stats = n_stats,
 	.measure = measure,
 	.reduce = reduce,
 };

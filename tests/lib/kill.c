@@ -33,6 +33,8 @@ static const struct scenario {
 	{ "copy", { { "model", "@model" }, { "io", "threads" }, { "verify", "full" } } },
 	{ "quantize",
 	  { { "model", "@model" }, { "lora", "@lora" }, { "bits", "4" }, { "io", "uring" } } },
+	{ "statistics",
+	  { { "model", "@model" }, { "lora", "@lora" }, { "quant", "bnb-nf4,nested" } } },
 };
 
 static const char *in_dir(const char *name)

@@ -127,6 +127,35 @@ Test(resume, goes_on_after_errors_that_pass)
 	}
 }
 
+static int take_the_name(void *user, struct ob_io **io, ob_err *e)
+{
+	(void)user, (void)io, (void)e;
+	return mkdir(in_dir("out/out"), 0700) || mkdir(in_dir("out/out/full"), 0700);
+}
+
+/* The texts of nested statistics have moved to their final places then. */
+Test(resume, goes_on_after_everything_is_settled)
+{
+	uint64_t good, hash;
+
+	begin(false);
+	set("quant", "bnb-nf4,nested");
+	cr_assert_eq(oocbake_run(job, NULL, NULL), 0, "%s", oocbake_error(job));
+	good = toy_hash(in_dir("out"));
+	toy_remove(in_dir("out/out"));
+	begin(false);
+	set("quant", "bnb-nf4,nested");
+	job->wrap_io = take_the_name;
+	cr_assert_eq(oocbake_run(job, NULL, NULL), OOCBAKE_EXISTS, "%s", oocbake_error(job));
+	toy_remove(in_dir("out/out"));
+	begin(true);
+	set("quant", "bnb-nf4,nested");
+	set("verify", "full");
+	cr_assert_eq(oocbake_run(job, NULL, NULL), 0, "%s", oocbake_error(job));
+	hash = toy_hash(in_dir("out"));
+	cr_assert_eq(hash, good);
+}
+
 Test(resume, the_report_is_that_of_one_run)
 {
 	char first[8192], *effect, *end;

@@ -125,12 +125,41 @@ Test(folder, says_what_is_there_instead)
 	put_text("adapter_model.bin", "");
 	put_text("adapter_model.safetensors", "");
 	fails(look(e), OB_MISMATCH, "--lora");
-	put_text("pytorch_model.bin", "");
-	fails(look(e), OB_UNSUPPORTED, "PyTorch weights (pytorch_model.bin)");
 	put_text("m.gguf", "");
 	fails(look(e), OB_UNSUPPORTED, "GGUF weights (m.gguf)");
 	put_text("model_index.json", "{}");
 	fails(look(e), OB_UNSUPPORTED, "pipeline");
+}
+
+Test(folder, pytorch_files)
+{
+	put_text("tokenizer.bin", "");
+	put_text("training_args.bin", "");
+	put_text("optimizer.pt", "");
+	put_text("adapter_model.bin", "");
+	fails(look(e), OB_MISMATCH, "--lora");
+	put_text("weights.pth", "");
+	finds(NULL, "weights.pth", 1);
+	put_text("pytorch_model-00001-of-00002.bin", "");
+	put_text("pytorch_model-00002-of-00002.bin", "");
+	finds("model", "pytorch_model-00001-of-00002.bin", 2);
+	put_text("pytorch_model.bin", "");
+	finds("model", "pytorch_model.bin", 1);
+	put_text("pytorch_model.bin.index.json", "{\"weight_map\": {\"a\": \"x.bin\"}}");
+	finds("model", "x.bin", 1);
+	put_text("diffusion_pytorch_model.safetensors", "");
+	finds("diffusion_pytorch_model", "diffusion_pytorch_model.safetensors", 1);
+}
+
+Test(folder, numpy_files)
+{
+	put_text("adapters.npz", "");
+	put_text("weights.01.npz", "");
+	put_text("weights.00.npz", "");
+	finds("model", "weights.00.npz", 2);
+	cr_assert_str_eq(w.name[1], "weights.01.npz");
+	put_text("weights.npz", "");
+	finds("model", "weights.npz", 1);
 }
 
 Test(folder, unreadable)

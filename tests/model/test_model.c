@@ -178,11 +178,11 @@ Test(model, other_containers)
 	put_text("m.gguf", "GGUF");
 	fails(reopen(in_scratch("m.gguf"), e), OB_UNSUPPORTED, "GGUF");
 	put_text("pytorch_model.bin", "PK");
-	fails(reopen(in_scratch("pytorch_model.bin"), e), OB_UNSUPPORTED, "PyTorch");
+	fails(reopen(in_scratch("pytorch_model.bin"), e), OB_UNSUPPORTED, "torch.save");
 	put_text("weights.npz", "PK");
-	fails(reopen(in_scratch("weights.npz"), e), OB_UNSUPPORTED, "NumPy");
+	fails(reopen(in_scratch("weights.npz"), e), OB_CORRUPT, "zip archive");
 	put_text("notes", "hello");
-	fails(reopen(in_scratch("notes"), e), OB_UNSUPPORTED, "no safetensors file");
+	fails(reopen(in_scratch("notes"), e), OB_UNSUPPORTED, "none of the tensor file formats");
 	fails(reopen("/dev/null", e), OB_CORRUPT, "device");
 	fails(reopen(in_scratch("nothing"), e), OB_IO, "nothing");
 }

@@ -289,9 +289,9 @@ Test(recipe, format_of_what_is_quantized)
 static uint64_t print(void)
 {
 	struct ob_plan *p = world_plan(&w);
-	uint64_t h = ob_plan_fingerprint(p);
+	uint64_t h = p->fingerprint;
 
-	cr_assert_eq(h, ob_plan_fingerprint(p));
+	cr_assert_neq(h, 0);
 	ob_plan_free(p);
 	return h;
 }
@@ -358,6 +358,8 @@ Test(recipe, the_fingerprint_sees_every_change)
 	seen[n++] = print();
 	w.recipe.to.group = 32;
 	seen[n++] = print();
+	w.tensor[1].enc.group = 64; /* of what is read: config.json may decide it */
+	seen[n++] = print();
 	for (size_t i = 0; i < n; i++)
 		for (size_t k = 0; k < i; k++)
 			cr_assert_neq(seen[i], seen[k], "changes %zu and %zu look the same", i, k);
@@ -395,4 +397,55 @@ Test(recipe, an_extra_tensor_follows_its_source)
 	cr_assert_str_eq(p->out[2].name, "z.weight");
 	cr_assert_eq(p->n_edited, 1);
 	ob_plan_free(p);
+}
+
+/* ---- what config.json says ------------------------------------------------------------------ */
+
+static void config(const char *text)
+{
+	ob_err e = { 0 };
+
+	cr_assert_eq(ob_json_parse(&w.model.config, text, strlen(text), "config.json", &e), 0);
+}
+
+static void forget_config(void)
+{
+	ob_json_free(w.model.config);
+	w.model.config = NULL;
+}
+
+Test(recipe, a_config_that_the_tensors_contradict)
+{
+	struct ob_plan *p;
+
+	config("{\"quantization_config\": {\"quant_method\": \"bitsandbytes\", "
+	       "\"load_in_8bit\": true}}");
+	matrix("a.weight", world_float(OB_BF16));
+	w.recipe.dtype = OB_F32;
+	p = world_plan(&w);
+	cr_assert_eq(p->n_notes, 1);
+	cr_expect_str_eq(p->note[0], "config.json says bnb-int8, but the tensors are plain floats: "
+				     "they decide");
+	ob_plan_free(p);
+	forget_config();
+}
+
+Test(recipe, another_method_is_not_known)
+{
+	config("{\"quantization_config\": {\"quant_method\": \"gptq\"}}");
+	matrix("a.weight", world_float(OB_BF16));
+	w.recipe.dtype = OB_F32;
+	expect_failure(OB_UNSUPPORTED, "gptq");
+	forget_config();
+}
+
+/* bitsandbytes' tools transpose GPT-2's layers. */
+Test(recipe, conv1d_and_bitsandbytes)
+{
+	config("{\"model_type\": \"gpt2\"}");
+	matrix("h.0.attn.c_attn.weight", world_float(OB_BF16));
+	w.recipe.quant = OB_QUANT_TO;
+	w.recipe.to = (struct ob_encoding){ .codec = &ob_codec_bnb, .bits = 4, .group = 64 };
+	expect_failure(OB_UNSUPPORTED, "c_attn");
+	forget_config();
 }

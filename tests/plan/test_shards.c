@@ -224,3 +224,53 @@ Test(shards, what_no_file_can_hold_is_refused)
 	cr_assert_eq(ob_plan_build(&p, &w.model, &w.edits, &w.recipe, &e), -1);
 	cr_assert_eq(e.code, OB_LIMIT, "%s", e.msg);
 }
+
+/* ---- parts whose length only the run tells -------------------------------------------------- */
+
+static struct ob_encoding nested(void)
+{
+	return (struct ob_encoding){
+		.codec = &ob_codec_bnb, .dtype = OB_BF16, .bits = 4, .group = 64, .variant = 2
+	};
+}
+
+Test(shards, late_texts_close_the_gaps)
+{
+	static const uint64_t late[3] = { 100, 0, 120 };
+	struct ob_plan *p;
+	const struct ob_out_file *f;
+	uint64_t header, bytes;
+	ob_err e = { 0 };
+
+	world_matrix(&w, names[0], world_float(OB_BF16), 64, 64);
+	world_matrix(&w, names[1], world_float(OB_BF16), 0, 7);
+	world_matrix(&w, names[2], world_float(OB_BF16), 128, 64);
+	w.recipe.quant = OB_QUANT_NONE;
+	w.recipe.rule = &(struct ob_rule){ .enc = nested(), .text = "all" };
+	w.recipe.n_rules = 1;
+	cr_assert_eq(ob_regex_new(&w.recipe.rule->re, "t[02]", "test", &e), 0);
+	p = world_plan(&w);
+	f = &p->file[0];
+	cr_assert_eq(p->n_late, 2);
+	cr_assert_eq(f->n_late, 2);
+	for (size_t i = 0; i < 2; i++)
+		cr_expect(strstr(f->entry[f->n_entries - 2 + i].name, "quant_state"));
+	header = f->header_size;
+	bytes = f->data_bytes;
+	cr_assert_eq(ob_plan_finish(p, late, &e), 0, "%s", e.msg);
+	cr_expect_eq(f->header_size, header);
+	cr_expect_lt(f->data_bytes, bytes);
+	cr_expect_eq(f->size, header + f->data_bytes);
+	cr_expect_eq(p->out_bytes, f->data_bytes);
+	bytes = 0;
+	for (size_t i = 0; i < f->n_entries; i++) {
+		cr_expect_eq(f->entry[i].begin, bytes, "%s", f->entry[i].name);
+		bytes = f->entry[i].end;
+	}
+	cr_expect_eq(f->entry[f->n_entries - 1].shape.dim[0], 120);
+	cr_expect_eq(p->out[2].part_off[3], header + bytes - 120);
+	cr_expect_eq(p->out[0].part_off[3], header + bytes - 220);
+	ob_regex_free(w.recipe.rule->re);
+	w.recipe.n_rules = 0;
+	ob_plan_free(p);
+}

@@ -137,7 +137,7 @@ static void check_plan(const struct ob_plan *p)
 		const struct ob_out *o = &p->out[i];
 
 		cr_assert_eq(o->first_tile, at);
-		if (!o->copy && o->rows && o->enc.codec->n_stats)
+		if (o->two_pass && o->rows)
 			check_pass(p, i, true, &at);
 		check_pass(p, i, false, &at);
 		cr_assert_eq(o->n_tiles, at - o->first_tile);

@@ -232,16 +232,20 @@ static void encode_whole(const struct ob_encoding *enc, const struct ob_shape *s
 			 uint64_t n, unsigned n_parts, uint8_t *const *part)
 {
 	struct ob_span span[OB_MAX_PARTS * OB_MAX_RANGES] = { 0 };
-	double stats[OB_MAX_STATS] = { 0 }, total[OB_MAX_STATS] = { 0 };
 	float *scratch = need(calloc(enc->codec->scratch_floats(enc, n) + 1, sizeof(float)));
 	struct ob_elems all = { 0, n };
+	size_t n_stats = ob_codec_stats(enc, shape, all);
+	double *stats = need(calloc(n_stats + 1, sizeof(*stats)));
+	double *total = need(calloc(n_stats + 1, sizeof(*total)));
 
-	if (enc->codec->n_stats) {
-		enc->codec->measure(enc, x, n, stats);
-		enc->codec->reduce(total, stats);
+	if (n_stats) {
+		enc->codec->measure(enc, shape, all, all, x, scratch, stats);
+		enc->codec->reduce(enc, shape, total, all, stats);
 	}
 	whole_spans(enc, shape, n, n_parts, part, span);
-	enc->codec->encode(enc, shape, span, all, all, x, scratch, total);
+	enc->codec->encode(enc, shape, span, all, all, x, scratch, n_stats ? total : NULL);
+	free(stats);
+	free(total);
 	free(scratch);
 }
 
@@ -371,6 +375,7 @@ struct ob_out *world_out(struct world *w, struct ob_plan *p, const char *name,
 	for (unsigned k = 0; k < o->part.n; k++)
 		o->part_name[k] = name_of(w, name, o->part.part[k].suffix);
 	o->out_bytes = ob_parts_bytes(&o->part);
+	o->two_pass = ob_codec_stats(&enc, &o->shape, (struct ob_elems){ 0, rows * cols }) > 0;
 	return o;
 }
 
