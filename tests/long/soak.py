@@ -32,6 +32,15 @@ def sha1(path):
     return subprocess.run(["sha1sum", path], check=True, stdout=subprocess.PIPE).stdout.split()[0]
 
 
+def unmount(mount):
+    """The kernel holds files of a killed process until its transfers end."""
+    for _ in range(600):
+        if subprocess.run(["umount", mount], stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{mount} stays busy")
+
+
 def tree(folder):
     return {name: sha1(os.path.join(folder, name)) for name in sorted(os.listdir(folder))}
 
@@ -146,11 +155,11 @@ class Soak:
                 os.close(fd)
                 child.kill()
                 child.wait()
-                subprocess.run(["umount", mount], check=True)
+                unmount(mount)
                 subprocess.run(attach, check=True)
                 resumed += self.finish(f"{mount}/out", good, f"power loss {i} at {share:.3f}")
         finally:
-            subprocess.run(["umount", mount])
+            unmount(mount)
         print(f"{n} power losses; {resumed} runs went on from something; all the same bytes")
 
 
