@@ -55,13 +55,14 @@ static void submit_backlog(struct ob_engine *en)
 
 static uint8_t *take_slot(struct ob_engine *en)
 {
-	return en->slab + (size_t)en->free_slot[--en->n_free] * OB_SLOT_BYTES;
+	return en->slab + (size_t)en->free_slot[--en->n_free] * en->plan->slot_bytes;
 }
 
 static void give_slot(struct ob_engine *en, uint8_t *slot)
 {
 	if (slot)
-		en->free_slot[en->n_free++] = (unsigned)((size_t)(slot - en->slab) / OB_SLOT_BYTES);
+		en->free_slot[en->n_free++] =
+			(unsigned)((size_t)(slot - en->slab) / en->plan->slot_bytes);
 }
 
 static struct ob_task *free_task(struct ob_engine *en)

@@ -70,7 +70,7 @@ static int allocate(struct ob_engine *en, ob_err *e)
 	_Static_assert(sizeof(struct ob_task) <= OB_TASK_BYTES, "the budget counts it");
 	en->n_workers = b->workers;
 	en->n_tasks = b->slots;
-	en->slab_bytes = (size_t)b->slots * OB_SLOT_BYTES;
+	en->slab_bytes = (size_t)(b->slots * p->slot_bytes);
 	en->scratch_bytes = ob_round_up(en->layout.total * sizeof(float), 4096) * en->n_workers;
 	en->slab = ob_alloc_pages(en->slab_bytes);
 	en->scratch = en->scratch_bytes ? ob_alloc_pages(en->scratch_bytes) : NULL;

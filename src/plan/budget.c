@@ -108,7 +108,7 @@ static uint64_t need(const struct ob_budget *b, const struct ob_plan *p, uint64_
 		worker += ob_gemm_memory(OB_RECT_ROWS, OB_PANEL_COLS, OB_GEMM_K_MAX) +
 			  factor_bytes(p, b->kept_factors);
 	struct ob_stats_need stats = ob_stats_need(p);
-	return base + (uint64_t)b->slots * (OB_SLOT_BYTES + OB_TASK_BYTES) + b->workers * worker +
+	return base + (uint64_t)b->slots * (p->slot_bytes + OB_TASK_BYTES) + b->workers * worker +
 	       p->n_tiles * TILE_BYTES + (stats.tiles + 2 * stats.total) * sizeof(double) +
 	       FIXED_BYTES;
 }

@@ -10,7 +10,7 @@
 
 struct ob_budget {
 	unsigned workers;
-	unsigned slots;	  /* of OB_SLOT_BYTES */
+	unsigned slots;	  /* of the plan's slot_bytes */
 	uint64_t scratch; /* bytes per worker */
 	/* Factors of a tensor up to this many bytes stay in the resident set until the tensor is done;
 	 * larger ones are read again, from the page cache, for every rectangle. */

@@ -130,6 +130,7 @@ struct ob_plan {
 	uint64_t in_bytes, out_bytes; /* tensor data */
 	uint64_t read_bytes;	      /* in_bytes plus second passes */
 	uint64_t params;
+	uint64_t slot_bytes; /* what the largest tile takes, in or out; at most OB_SLOT_BYTES */
 	struct ob_arena arena;
 };
 

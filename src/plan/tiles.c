@@ -93,13 +93,14 @@ void ob_tile_input(const struct ob_plan *p, const struct ob_tile *t, struct ob_t
 	}
 }
 
+/* Whole blocks, since slots begin at blocks. */
 static uint64_t padded(uint64_t len)
 {
 	return ob_round_up(len, OB_IO_ALIGN) + 2 * OB_IO_ALIGN;
 }
 
-/* Do input and output of a tile fit a slot each? */
-static bool fits_slots(const struct ob_plan *p, const struct ob_tile *t)
+/* Bytes of a slot for the input of a tile and of one for its output. */
+static uint64_t slot_need(const struct ob_plan *p, const struct ob_tile *t)
 {
 	const struct ob_out *o = &p->out[t->out];
 	struct ob_tile_input in;
@@ -115,7 +116,7 @@ static bool fits_slots(const struct ob_plan *p, const struct ob_tile *t)
 		for (unsigned i = 0; i < n; i++)
 			need_out += padded(r[i].len);
 	}
-	return need_in <= OB_SLOT_BYTES && need_out <= OB_SLOT_BYTES;
+	return ob_max_u64(need_in, need_out);
 }
 
 _Static_assert(OB_UNIT_ROWS <= OB_RECT_ROWS && OB_UNIT_ELEMS <= OB_RECT_ELEMS,
@@ -171,8 +172,13 @@ static int find_units(const struct ob_plan *p, struct ob_out *o, struct grid *g,
 	return 0;
 }
 
+static void take_slot(struct ob_plan *p, uint64_t need)
+{
+	p->slot_bytes = ob_max_u64(p->slot_bytes, need);
+}
+
 /* Do all pieces fit? The first tile of each is as large as any. */
-static int check_grid(const struct ob_plan *p, uint32_t out, const struct grid *g, ob_err *e)
+static int check_grid(struct ob_plan *p, uint32_t out, const struct grid *g, ob_err *e)
 {
 	const struct ob_out *o = &p->out[out];
 	uint64_t row = 0;
@@ -181,12 +187,14 @@ static int check_grid(const struct ob_plan *p, uint32_t out, const struct grid *
 		struct ob_tile t = { .out = out, .piece = i, .e0 = row * o->cols };
 		t.e1 = t.e0 +
 		       (g->rows ? ob_min_u64(g->rows, n) * o->cols : ob_min_u64(g->cols, o->cols));
-		if (!fits_slots(p, &t))
+		uint64_t need = slot_need(p, &t);
+		if (need > OB_SLOT_BYTES)
 			return ob_fail(
 				e, OB_UNSUPPORTED,
 				"%s cannot be cut: %llu rows of %llu columns belong together in its format, which is more than a tile of %u bytes",
 				o->name, (unsigned long long)g->unit_rows,
 				(unsigned long long)o->cols, OB_TILE_BYTES);
+		take_slot(p, need);
 		row += n;
 	}
 	return 0;
@@ -236,6 +244,7 @@ static int tile_copy(struct ob_plan *p, uint32_t out, size_t *cap, ob_err *e)
 			/* Borders fall on whole blocks of the output file. */
 			uint64_t end = ob_round_down(off + b + OB_TILE_BYTES, OB_IO_ALIGN) - off;
 			end = ob_min_u64(end, len);
+			take_slot(p, padded(end - b));
 			if (add_tile(p, cap,
 				     (struct ob_tile){
 					     .out = out, .part = (uint8_t)k, .e0 = b, .e1 = end },
@@ -284,6 +293,7 @@ static int tile_rows(struct ob_plan *p, uint32_t out, const struct grid *g, bool
 int ob_make_tiles(struct ob_plan *p, ob_err *e)
 {
 	size_t cap = 0;
+	take_slot(p, padded(0)); /* a model may be empty */
 	for (uint32_t i = 0; i < p->n_outs; i++) {
 		struct ob_out *o = &p->out[i];
 		struct grid g;

@@ -120,7 +120,7 @@ Test(budget, a_verification_holds_what_it_compares)
 	p = world_plan(&w);
 	without = fit(p, 0, 1, false).minimum;
 	/* The process itself may have shrunk by some pages meanwhile. */
-	cr_assert_gt(fit(p, 0, 1, true).minimum, without + 2 * OB_SLOT_BYTES - MIB);
+	cr_assert_gt(fit(p, 0, 1, true).minimum, without + 2 * p->slot_bytes - MIB);
 	ob_plan_free(p);
 }
 

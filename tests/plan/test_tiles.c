@@ -46,7 +46,7 @@ static void check_slots(const struct ob_plan *p, const struct ob_tile *t)
 				  "%s reads outside its part", o->name);
 			bytes += in_slot(in.tensor->part[k]->off + r->off, r->len);
 		}
-	cr_assert_leq(bytes, OB_SLOT_BYTES, "the input of a tile of %s fits no slot", o->name);
+	cr_assert_leq(bytes, p->slot_bytes, "the input of a tile of %s fits no slot", o->name);
 	bytes = 0;
 	for (unsigned k = 0; k < o->part.n && !o->copy; k++) {
 		struct ob_range r[OB_MAX_RANGES];
@@ -56,7 +56,7 @@ static void check_slots(const struct ob_plan *p, const struct ob_tile *t)
 		for (unsigned i = 0; i < n; i++)
 			bytes += in_slot(o->part_off[k] + r[i].off, r[i].len);
 	}
-	cr_assert_leq(bytes, OB_SLOT_BYTES, "the output of a tile of %s fits no slot", o->name);
+	cr_assert_leq(bytes, p->slot_bytes, "the output of a tile of %s fits no slot", o->name);
 }
 
 /* Do the pieces of the output cover what the tile covers? */
