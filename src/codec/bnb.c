@@ -70,6 +70,7 @@ const struct ob_stored *ob_bnb_part(const struct ob_lookup *l, const char *name,
 		return NULL;
 	memcpy(full, name, len);
 	strcpy(full + len, suffix);
+	/* cppcheck-suppress returnDanglingLifetime ; what is found belongs to the listing */
 	return l->find(l, full);
 }
 

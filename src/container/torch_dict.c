@@ -195,6 +195,7 @@ static int add_dict(struct reader *r, struct ob_pdict *d, unsigned depth, ob_err
 {
 	size_t base = r->name.len;
 
+	OB_KNOWN(d); /* a value of this kind has one */
 	/* Sharing would let a small file list without end. */
 	if (depth == DEPTH_MAX || d->seen)
 		return ob_fail(e, OB_LIMIT,
